@@ -1,0 +1,3 @@
+from nvlane.cli.main import run
+
+run()

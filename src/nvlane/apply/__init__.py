@@ -1,0 +1,1 @@
+"""The only room with effects on a host: executor, journal, Linux host, in-memory host."""

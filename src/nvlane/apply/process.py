@@ -1,0 +1,141 @@
+"""The one module that starts processes.
+
+`run` waits for a command and gives its output; `spawn` starts a daemon that outlives nvlane.
+Both take argument lists only, never a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvlane.model.errors import CommandFailed, HostError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What a finished command left: its status (negative: killed by that signal) and its output."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def status_text(returncode: int) -> str:
+    """'exit status 2', or 'killed by SIGSEGV' for a negative code."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    input: str | None = None,
+    timeout: float | None = 60.0,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Completed:
+    """Run a command to its end. Raises CommandFailed on a status other than 0 (if `check`) or a deadline
+    (`timeout`, in seconds), HostError when there is no such program."""
+    command = shlex.join(argv)
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=None if env is None else {**os.environ, **env},
+            cwd=cwd,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
+    except PermissionError as error:
+        raise HostError(f"not allowed to run {argv[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        words = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else (error.stderr or "")
+        raise CommandFailed(command, f"no end within {timeout:g} s", words) from error
+    if check and done.returncode != 0:
+        raise CommandFailed(command, status_text(done.returncode), done.stderr or done.stdout)
+    return Completed(argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    fds: Mapping[int, int] | None = None,
+    memlock: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Start a daemon in its own session and return its process id.
+
+    Its output goes to `log` (mode 0600). `fds` maps a descriptor number in the child to one of ours, so that
+    a socket that already listens is handed over and nobody waits for it to appear. `memlock` is the
+    locked-memory limit in bytes (RLIMIT_MEMLOCK), which the child inherits.
+    """
+    # High descriptors first: a target number must never hit a source that is still to be moved.
+    high = {child: os.dup(ours) for child, ours in (fds or {}).items()}
+    moved: dict[int, int] = {}
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    try:
+        import fcntl
+
+        for child, ours in high.items():
+            moved[child] = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 200)
+            actions.append((os.POSIX_SPAWN_DUP2, moved[child], child))
+        before = os.umask(0o077)
+        soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        try:
+            if memlock is not None:
+                _raise_memlock(memlock, soft, hard)
+            return os.posix_spawnp(
+                argv[0],
+                list(argv),
+                {**os.environ, **(env or {})},
+                file_actions=actions,
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGINT],
+            )
+        except FileNotFoundError as error:
+            raise HostError(f"no such program: {argv[0]}") from error
+        finally:
+            os.umask(before)
+            if memlock is not None:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]))
+    finally:
+        for descriptor in (*high.values(), *moved.values()):
+            os.close(descriptor)
+
+
+def _raise_memlock(wanted: int, soft: int, hard: int) -> None:
+    infinite = resource.RLIM_INFINITY
+    if soft == infinite or soft >= wanted:
+        return
+    new_hard = hard if hard == infinite or hard >= wanted else wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, new_hard))
+    except (ValueError, PermissionError) as error:
+        raise HostError(
+            f"the locked-memory limit is {hard} bytes and {wanted} are needed",
+            remedy="raise it (LimitMEMLOCK= of the service, or limits.d), or run as root",
+        ) from error

@@ -1,0 +1,1 @@
+"""Small frozen values that every room shares; nothing here knows a host."""
