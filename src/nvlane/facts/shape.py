@@ -1,0 +1,266 @@
+"""The values that make the picture of a host. All sizes are bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from nvlane.model.pci import BRIDGE_BASE_CLASS, NVME_CLASS, PciAddress
+
+
+class UseKind(StrEnum):
+    """Ways in which a block device can be in use. Each is a reason to refuse to take the drive away."""
+
+    ROOT = "root file system"
+    MOUNT = "mounted file system"
+    SWAP = "swap"
+    LVM = "LVM physical volume"
+    MD = "md array member"
+    DM = "device-mapper target"
+    CRYPT = "dm-crypt volume"
+    MULTIPATH = "multipath member"
+    BCACHE = "bcache member"
+    BTRFS = "btrfs member"
+    ZFS = "ZFS pool member"
+    LOOP = "loop device"
+    HOLDER = "kernel holder"
+    OPEN = "open file handle"
+    EXCLUSIVE = "claimed exclusively in the kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One use of a drive: `device` is the node in use ('nvme0n1p2'), `evidence` what was read and where."""
+
+    kind: UseKind
+    device: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a signature says is on an unused device: never a reason to refuse, always named ('ext4, label data')."""
+
+    device: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """One NVMe namespace as the kernel's driver shows it. `name` is the block node ('nvme0n1')."""
+
+    name: str
+    nsid: int
+    size: int
+    block_size: int
+    metadata_size: int = 0
+    wwid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """One NVMe controller on PCI. `serial` and the namespaces are known only while the kernel's driver has it; a
+    drive that nvlane took keeps them from the journal (`remembered`)."""
+
+    address: PciAddress
+    serial: str = ""
+    model: str = ""
+    controller: str = ""
+    namespaces: tuple[Namespace, ...] = ()
+    uses: tuple[Use, ...] = ()
+    contents: tuple[Content, ...] = ()
+    remembered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PciFunction:
+    """One PCI function from /sys/bus/pci/devices. `numa_node` is -1 when the firmware does not say."""
+
+    address: PciAddress
+    vendor: int
+    device: int
+    pci_class: int
+    driver: str = ""
+    driver_override: str = ""
+    iommu_group: int | None = None
+    numa_node: int = -1
+    physical_function: PciAddress | None = None
+    sriov_total: int = 0
+    sriov_enabled: int = 0
+    reset_methods: tuple[str, ...] = ()
+    network_interfaces: tuple[str, ...] = ()
+
+    @property
+    def is_nvme(self) -> bool:
+        return self.pci_class == NVME_CLASS
+
+    @property
+    def is_bridge(self) -> bool:
+        return self.pci_class >> 16 == BRIDGE_BASE_CLASS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HugepagePool:
+    """The pool of one page size on one NUMA node (counts of pages)."""
+
+    node: int
+    page_size: int
+    total: int
+    free: int
+    surplus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumaNode:
+    """One NUMA node: its processors and memory. `free_contiguous` is what the buddy allocator could still give as
+    2 MiB or larger blocks (/proc/buddyinfo), the upper bound of what hugepages can be made without compaction."""
+
+    node: int
+    cpus: frozenset[int]
+    memory_total: int
+    memory_free: int
+    free_contiguous: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One mount of a subject that matters (hugetlbfs and DAX ones)."""
+
+    target: str
+    fstype: str
+    source: str
+    options: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vfio:
+    """What VFIO can do here. `cdev` is /dev/iommu plus VFIO_DEVICE_CDEV; `container` /dev/vfio/vfio."""
+
+    module_available: bool
+    type1_available: bool
+    container: bool
+    cdev: bool
+    no_iommu_mode: bool
+    uio_available: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kvm:
+    """Whether KVM really works: a device node alone proves nothing."""
+
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qemu:
+    """What one QEMU binary said of itself: nothing here is assumed from its version."""
+
+    path: str
+    version: str
+    machines: tuple[str, ...] = ()
+    accelerators: tuple[str, ...] = ()
+    devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # device type -> its properties
+    objects: tuple[str, ...] = ()
+    block_drivers: tuple[str, ...] = ()
+    sandbox: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageDaemon:
+    """The qemu-storage-daemon binary: its version and the exports it can make."""
+
+    path: str
+    version: str
+    exports: tuple[str, ...] = ()
+    block_drivers: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaxDevice:
+    """A character device for persistent memory (/dev/daxX.Y): size and the alignment of a mapping."""
+
+    path: str
+    size: int
+    alignment: int
+    numa_node: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathFacts:
+    """What stands at a path that the spec names. `kind` is 'absent' for none; `format` is what qemu-img says of an
+    image; `virtual_size` the size that a guest would see; `dax` whether the file system is mounted with DAX."""
+
+    path: str
+    kind: str
+    size: int = 0
+    format: str = ""
+    virtual_size: int = 0
+    filesystem: str = ""
+    dax: bool = False
+    free_space: int = 0
+    parent_exists: bool = True
+    writable: bool = True
+    uses: tuple[Use, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of this process: `memlock` in bytes, None for unlimited; `can_raise` when root or CAP_SYS_RESOURCE."""
+
+    memlock: int | None
+    can_raise: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The whole picture. `taken` is seconds since the epoch, for people; plans must not depend on it."""
+
+    hostname: str
+    kernel: str
+    architecture: str
+    boot_id: str
+    uid: int
+    cpus: frozenset[int]
+    memory_total: int
+    state_dir: str
+    runtime_dir: str
+    iommu: str = ""  # 'intel', 'amd', 'other' or '' for none
+    functions: tuple[PciFunction, ...] = ()
+    drives: tuple[Drive, ...] = ()
+    nodes: tuple[NumaNode, ...] = ()
+    hugepages: tuple[HugepagePool, ...] = ()
+    default_hugepage: int = 0
+    hugetlbfs: tuple[Mount, ...] = ()
+    modules: tuple[str, ...] = ()  # loaded or built in, of those that matter to a lane
+    loadable: tuple[str, ...] = ()  # not loaded, but modprobe would find them
+    limits: Limits = Limits(memlock=None, can_raise=True)  # noqa: RUF009 - a frozen value
+    vfio: Vfio | None = None
+    kvm: Kvm = Kvm(usable=False, reason="not probed")  # noqa: RUF009
+    qemu: Qemu | None = None
+    storage_daemon: StorageDaemon | None = None
+    dax_devices: tuple[DaxDevice, ...] = ()
+    paths: tuple[PathFacts, ...] = ()
+    machines: tuple[str, ...] = ()  # names of nvlane's own machines that are up
+    bridges: tuple[str, ...] = ()  # network bridges
+    probe_guest: str = ""  # kernel release that the built-in probe guest can boot, '' when none
+    taken: float = 0.0
+
+    def function(self, address: PciAddress) -> PciFunction | None:
+        return next((f for f in self.functions if f.address == address), None)
+
+    def drive(self, address: PciAddress) -> Drive | None:
+        return next((d for d in self.drives if d.address == address), None)
+
+    def group(self, number: int) -> tuple[PciFunction, ...]:
+        return tuple(f for f in self.functions if f.iommu_group == number)
+
+    def path(self, path: str) -> PathFacts:
+        for facts in self.paths:
+            if facts.path == path:
+                return facts
+        return PathFacts(path=path, kind="unread", error="this facts file does not tell of it")

@@ -1,0 +1,124 @@
+"""Claims: what must be true inside the guest (or of its VM), and the evidence found for each.
+
+A claim says how to find a thing and what it must be; `verify` looks. `lane` is the index of the lane in the spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locator:
+    """How to find a block device in the guest: the QEMU id of its front end (its PCI address is asked of QEMU, since
+    only the firmware knows the bus number), and, where that is a controller with several disks, what tells them apart:
+    `nsid` on NVMe, `lun` on SCSI, `serial` for anything that has one."""
+
+    device_id: str
+    serial: str = ""
+    nsid: int | None = None
+    lun: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerClaim:
+    """An NVMe controller with this serial, driven by the guest's nvme driver. '' or None: not claimed."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    device_id: str
+    serial: str
+    model: str = ""
+    vendor: int | None = None
+    device: int | None = None
+    namespaces: int | None = None
+    subsystem_nqn: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockClaim:
+    """A block device of this size and logical block size (bytes; 0: not claimed), under this driver or bus."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    locator: Locator
+    size: int = 0
+    block_size: int = 0
+    zoned: str = ""
+    metadata_size: int | None = None
+    read_only: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentClaim:
+    """The device holds the content that the host saw: SHA-256 over byte ranges ((offset, length), ...)."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    locator: Locator
+    ranges: tuple[tuple[int, int], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteClaim:
+    """The guest writes a pattern (seeded) at `offset`, and the host reads the same bytes after `down`.
+
+    `host_path` is where the host reads: a file, or 'serial:SERIAL:NSID' for a drive that goes back to the kernel."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    locator: Locator
+    offset: int
+    length: int
+    seed: int
+    host_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkClaim:
+    """The vhost-user connection is alive: QEMU shows a dead one only in `query-chardev`."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    chardev_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryDeviceClaim:
+    """QEMU lists this memory device with this size (`query-memory-devices`)."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    device_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PmemClaim:
+    """Persistent memory in the guest: a region of `size` bytes (usable, without label), and, when `mode` is 'fsdax',
+    a namespace in that mode; with `filesystem`, mounted there with DAX; `is_pmem` what libpmem must say of a file."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    device_id: str
+    size: int
+    mode: str = ""
+    filesystem: str = ""
+    mountpoint: str = ""
+    is_pmem: bool | None = None
+
+
+Claim = ControllerClaim | BlockClaim | ContentClaim | WriteClaim | LinkClaim | MemoryDeviceClaim | PmemClaim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One thing that was claimed, what was found, and whether they agree."""
+
+    lane: int
+    claim: str
+    expected: str
+    found: str
+    ok: bool
