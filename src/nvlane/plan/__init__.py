@@ -1,0 +1,1 @@
+"""What would be done: steps, refusals, the plan and its rendering. Everything here is pure."""
