@@ -217,6 +217,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Content read on the host, read only, of something that the spec names: SHA-256 over the byte ranges
+    ((offset, length), ...) one after the other. `of` is 'ADDRESS:NSID' for a drive, else a path."""
+
+    of: str
+    ranges: tuple[tuple[int, int], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The whole picture. `taken` is seconds since the epoch, for people; plans must not depend on it."""
 
@@ -245,6 +255,7 @@ class Facts:
     storage_daemon: StorageDaemon | None = None
     dax_devices: tuple[DaxDevice, ...] = ()
     paths: tuple[PathFacts, ...] = ()
+    fingerprints: tuple[Fingerprint, ...] = ()
     machines: tuple[str, ...] = ()  # names of nvlane's own machines that are up
     bridges: tuple[str, ...] = ()  # network bridges
     probe_guest: str = ""  # kernel release that the built-in probe guest can boot, '' when none
@@ -258,6 +269,9 @@ class Facts:
 
     def group(self, number: int) -> tuple[PciFunction, ...]:
         return tuple(f for f in self.functions if f.iommu_group == number)
+
+    def fingerprint(self, of: str) -> Fingerprint | None:
+        return next((f for f in self.fingerprints if f.of == of), None)
 
     def path(self, path: str) -> PathFacts:
         for facts in self.paths:
