@@ -258,7 +258,8 @@ class Facts:
     fingerprints: tuple[Fingerprint, ...] = ()
     machines: tuple[str, ...] = ()  # names of nvlane's own machines that are up
     bridges: tuple[str, ...] = ()  # network bridges
-    probe_guest: str = ""  # kernel release that the built-in probe guest can boot, '' when none
+    probe_kernel: str = ""  # kernel and initrd of nvlane's own probe guest, '' when none could be made
+    probe_initrd: str = ""
     taken: float = 0.0
 
     def function(self, address: PciAddress) -> PciFunction | None:
