@@ -1,0 +1,1 @@
+"""The lanes, one pure module each: a picture of the data path, its refusals, steps, devices and claims."""
