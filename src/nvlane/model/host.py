@@ -9,7 +9,7 @@ any other failure OSError: callers decide which errno is fine and say why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,6 +92,37 @@ class Host(HostReader, Protocol):
     def claim_exclusively(self, block_device: str) -> bool:
         """Whether open(O_RDONLY | O_EXCL) succeeds: the kernel refuses it (EBUSY) for anything that holds the device,
         in every mount namespace. The descriptor is closed at once."""
+        ...
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file that is there a second name; FileExistsError when the name is taken, never an overwrite."""
+        ...
+
+    def listen(self, path: str) -> int:
+        """A UNIX stream socket (mode 0600) that listens on `path`: its descriptor, to be handed over and closed."""
+        ...
+
+    def close(self, descriptor: int) -> None: ...
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        log: str,
+        descriptors: Mapping[int, int],
+        environment: Mapping[str, str],
+        memlock: int | None = None,
+    ) -> int:
+        """Start a daemon that outlives nvlane; its process id. `descriptors` maps a number in it to one of ours,
+        `memlock` is its locked-memory limit in bytes."""
+        ...
+
+    def signal(self, pid: int, start_time: int, number: int) -> bool:
+        """Send a signal to exactly this process; False when it is no more (a number that was given again is another
+        process: `start_time` tells, in clock ticks since boot as field 22 of /proc/PID/stat has it)."""
+        ...
+
+    def wait_end(self, pid: int, start_time: int, *, deadline: float) -> bool:
+        """Wait until this process has ended, at most `deadline` seconds."""
         ...
 
     def command(self, argv: Sequence[str], *, timeout: float = 120.0) -> Output:

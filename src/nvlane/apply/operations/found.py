@@ -1,0 +1,131 @@
+"""What operations find before they change something, and what they get by it: values that the journal keeps.
+
+`Found` is the state before; with the step it is enough to make the inverse. `Result` is what only the deed itself
+could tell (a process id, an inode); a step that was cut short may have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nvlane.facts.shape import Drive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundModule:
+    """`missing`: the module and those that it pulls in, as far as they were not loaded, in the order of loading."""
+
+    TAGGED: ClassVar[bool] = True
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFunction:
+    """A PCI function: driver and driver_override ('' for none), 'vendor:device' as hexadecimal, IOMMU group; and the
+    drive that it is while the kernel's nvme driver has it."""
+
+    TAGGED: ClassVar[bool] = True
+    present: bool
+    driver: str = ""
+    override: str = ""
+    identity: str = ""
+    group: int | None = None
+    drive: Drive | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPool:
+    """A hugepage pool: counts of pages, persistent (`total`), free ones among all, and surplus."""
+
+    TAGGED: ClassVar[bool] = True
+    total: int
+    free: int
+    surplus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPaths:
+    """`missing`: directories that are not there yet, outermost first."""
+
+    TAGGED: ClassVar[bool] = True
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMount:
+    """What is mounted exactly there ('' for nothing), with its options."""
+
+    TAGGED: ClassVar[bool] = True
+    fstype: str
+    options: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """Whether the path is taken, and the name under which the image grows until it is whole."""
+
+    TAGGED: ClassVar[bool] = True
+    exists: bool
+    growing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundProcess:
+    """Before a start: directories to be made, sockets that are already in the way, and the token that will prove, in
+    the process's environment, that it is ours."""
+
+    TAGGED: ClassVar[bool] = True
+    missing: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPlugged:
+    """The ids of the devices that the machine already has."""
+
+    TAGGED: ClassVar[bool] = True
+    present: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundNothing:
+    """For inverses that look for themselves while they work, because every one of their parts is idempotent."""
+
+    TAGGED: ClassVar[bool] = True
+
+
+Found = (
+    FoundModule
+    | FoundFunction
+    | FoundPool
+    | FoundPaths
+    | FoundMount
+    | FoundImage
+    | FoundProcess
+    | FoundPlugged
+    | FoundNothing
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeProcess:
+    """A process: its id, and its start time in clock ticks since boot (an id alone may be given again)."""
+
+    TAGGED: ClassVar[bool] = True
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeImage:
+    """An image as it was when it was made; sizes in bytes, time in nanoseconds."""
+
+    TAGGED: ClassVar[bool] = True
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+Result = MadeProcess | MadeImage
