@@ -34,13 +34,20 @@ class NvlaneError(Exception):
 
 
 class SpecError(NvlaneError):
-    """The user's file or argument is wrong; `place` is where, as `machine.memory` or `lane[2].drive`."""
+    """The user's file or argument is wrong.
+
+    `place` is where in the spec, as `machine.memory` or `lane[2].drive`; `source` and `line` where in which file
+    (line 0: not known). The message starts with them, as compilers write it: `sles15.toml:12: lane[2].drive: ...`.
+    """
 
     exit_status = 2
 
-    def __init__(self, message: str, *, place: str = "", remedy: str = "") -> None:
-        super().__init__(f"{place}: {message}" if place else message, remedy=remedy)
+    def __init__(self, message: str, *, place: str = "", source: str = "", line: int = 0, remedy: str = "") -> None:
+        where = f"{source}:{line}" if source and line else source
+        super().__init__(": ".join(part for part in (where, place, message) if part), remedy=remedy)
         self.place = place
+        self.source = source
+        self.line = line
 
 
 class Refused(NvlaneError):

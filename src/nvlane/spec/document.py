@@ -10,8 +10,7 @@ from nvlane.spec.machine import Machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One spec file, parsed. `source` is its path, '' for one made in memory; `lines` gives the line of each place
-    ('lane[1].drive') for messages."""
+    """One spec file, parsed. `source` is its path, '' for one made in memory."""
 
     machine: Machine
     lanes: tuple[Lane, ...] = ()

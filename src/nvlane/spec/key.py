@@ -26,6 +26,7 @@ def key(
 ) -> Any:  # fmt: skip
     """Declare a key: `words` is its documentation, one sentence; the bounds are in the key's own unit."""
     metadata = {
-        "words": words, "kind": kind, "minimum": minimum, "maximum": maximum, "pattern": pattern, "example": example,
+        "words": words, "kind": kind, "minimum": minimum, "maximum": maximum, "pattern": pattern,
+        "example": example,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)

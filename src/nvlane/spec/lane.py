@@ -56,7 +56,7 @@ class Backing(StrEnum):
 
 
 class PmemDevice(StrEnum):
-    """AUTO takes virtio-pmem where the backing cannot keep the promise of an NVDIMM (a file in the page cache)."""
+    """AUTO takes virtio-pmem where the backing cannot keep an NVDIMM's promise (a file in the page cache)."""
 
     AUTO = "auto"
     NVDIMM = "nvdimm"
@@ -80,7 +80,9 @@ class Filesystem(StrEnum):
 class Zoned:
     """Zoned Namespace Command Set parameters ([lane.namespaces.zoned])."""
 
-    zone_size: int = key("Size of a zone.", kind=Kind.SIZE, default=128 * MIB, minimum=4 * KIB, example="128MiB")
+    zone_size: int = key(
+        "Size of a zone.", kind=Kind.SIZE, default=128 * MIB, minimum=4 * KIB, example="128MiB"
+    )
     zone_capacity: int = key("Writable part of a zone; 0: all of it.", kind=Kind.SIZE, default=0)
     max_open: int = key("Zones that may be open at once; 0: no limit.", default=0, minimum=0)
     max_active: int = key("Zones that may be active at once; 0: no limit.", default=0, minimum=0)
@@ -99,10 +101,14 @@ class Fdp:
 class EmulatedNamespace:
     """One namespace of an emulated controller, on an image or a block device."""
 
-    image: str = key("Image file, created when `size` is given and it is not there.", kind=Kind.PATH, default="")
+    image: str = key(
+        "Image file, created when `size` is given and it is not there.", kind=Kind.PATH, default=""
+    )
     device: str = key("Block device of the host.", kind=Kind.PATH, default="")
     size: int = key("Size of an image that is to be created.", kind=Kind.SIZE, default=0, example="5GiB")
-    format: str = key("Image format; left out: by name (.qcow2), else raw.", default="", pattern=r"(raw|qcow2)?")
+    format: str = key(
+        "Image format; left out: by name (.qcow2), else raw.", default="", pattern=r"(raw|qcow2)?"
+    )
     nsid: int = key("Namespace identifier; 0: the next free one.", default=0, minimum=0, maximum=256)
     block_size: int = key("Logical block size in bytes: 512 or 4096.", default=512)
     metadata_size: int = key("Metadata bytes per block.", default=0, minimum=0, maximum=128)
@@ -159,7 +165,7 @@ class Userspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VhostUser:
-    """A target process serves the guest through shared memory. Exactly one of drive, file, malloc and null."""
+    """A target process serves the guest through shared memory: one of drive, file, malloc and null."""
 
     KIND: ClassVar[LaneKind] = LaneKind.VHOST_USER
     name: str = key("Name of the lane; left out, its kind and number.", default="", pattern=_NAME)
@@ -172,9 +178,13 @@ class VhostUser:
     size: int = key("Size of a file that is to be created.", kind=Kind.SIZE, default=0)
     malloc: int = key("Memory of this size.", kind=Kind.SIZE, default=0)
     null: int = key("A device of this size that keeps nothing.", kind=Kind.SIZE, default=0)
-    block_size: int = key("Logical block size in bytes: 512 or 4096; 0: that of the drive, else 512.", default=0)
+    block_size: int = key(
+        "Logical block size in bytes: 512 or 4096; 0: that of the drive, else 512.", default=0
+    )
     queues: int = key("Queues; 0: one a vCPU.", default=0, minimum=0, maximum=256)
-    cores: frozenset[int] = key("Processors of the target; left out, those of the drive's node.", kind=Kind.CPUS, default=frozenset())
+    cores: frozenset[int] = key(
+        "Processors of the target; left out, those of the drive's node.", kind=Kind.CPUS, default=frozenset()
+    )
     read_only: bool = key("The guest cannot write.", default=False)
 
 
@@ -186,14 +196,18 @@ class Nvdimm:
     name: str = key("Name of the lane; left out, its kind and number.", default="", pattern=_NAME)
     write_proof: bool = key("The guest may write; the host reads it back after `down`.", default=False)
     backing: Backing = key("What it is made of.", example="hugepages")
-    size: int = key("Usable size, without the label; 0: all of the DAX device.", kind=Kind.SIZE, default=0, example="4GiB")
+    size: int = key(
+        "Usable size, without the label; 0: all of the DAX device.", kind=Kind.SIZE, default=0, example="4GiB"
+    )
     path: str = key("The file or DAX device.", kind=Kind.PATH, default="")
     label: int = key("Size of the label area; 0: none.", kind=Kind.SIZE, default=0, example="2MiB")
     hugepage_size: int = key("Page size of a hugepage backing.", kind=Kind.SIZE, default=2 * MIB)
     device: PmemDevice = key("NVDIMM or virtio-pmem.", default=PmemDevice.AUTO)
     read_only: bool = key("The guest cannot write.", default=False)
     mode: PmemMode = key("What the guest makes of it.", default=PmemMode.RAW)
-    filesystem: Filesystem = key("File system that the guest makes on it and mounts with DAX.", default=Filesystem.NONE)
+    filesystem: Filesystem = key(
+        "File system that the guest makes on it and mounts with DAX.", default=Filesystem.NONE
+    )
     mountpoint: str = key("Where the guest mounts it.", default="/mnt/pmem", pattern=r"/.+")
 
 
