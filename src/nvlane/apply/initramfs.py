@@ -1,0 +1,241 @@
+"""The probe guest: a kernel of this host with an initramfs that holds nvlane-probe and little else.
+
+It boots in a few seconds even where processors are emulated, has a driver for every front end that nvlane can give a
+machine, and tells over its probe port what it sees. The image is kept in the cache under a key made of everything
+that went into it; building it anew takes about a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nvlane.apply import cpio, kernel_modules, programs
+from nvlane.model.errors import HostError
+
+FORMAT = 1
+"""Raise it when the builder puts other things into the image: old images are then not found any more."""
+
+MODULES = (
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_scsi",
+    "sd_mod",
+    "nvme",
+    "ahci",
+    "ata_piix",
+    "xhci_pci",
+    "usb_storage",
+    "uas",
+    "nfit",
+    "virtio_pmem",
+    "nd_pmem",
+    "nd_btt",
+    "dax_pmem",
+    "device_dax",
+    "ext4",
+    "xfs",
+)
+CIPHERS = ("crc32c_generic", "crc32c_intel", "crct10dif_generic", "crct10dif_pclmul", "crc_t10dif")
+"""What file systems and protection information ask for by name; where they are built in, nothing is taken."""
+
+PROGRAMS = ("ndctl", "daxctl", "mkfs.ext4", "mkfs.xfs")
+LIBPMEM = "libpmem.so.1"
+SETTINGS = ("/etc/mke2fs.conf",)
+
+CMDLINE = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",  # with QEMU's -no-reboot a dead guest ends its QEMU at once
+    "mitigations=off",  # the guest runs nothing but the probe
+    "nokaslr",  # no relocation of the kernel at boot
+    "no_timer_check",  # under emulation the timer check fails now and then
+    "tsc=reliable",
+    "random.trust_cpu=on",
+    "cryptomgr.notests",
+    "rcupdate.rcu_expedited=1",
+    "i8042.noaux",
+    "i8042.nokbd",
+)
+"""Kernel parameters with which the probe guest boots fastest; measured under TCG, harmless under KVM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeGuestImage:
+    """A bootable probe guest: what QEMU's -kernel, -initrd and -append take."""
+
+    kernel: Path
+    initrd: Path
+    release: str
+    programs: tuple[str, ...]
+    """What the image has of `PROGRAMS` and libpmem; without them some pmem claims cannot be tried."""
+    missing_modules: tuple[str, ...]
+    """Of `MODULES`: those that this kernel lacks, so their front ends cannot be seen by this guest."""
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's parameters."""
+        return " ".join(CMDLINE)
+
+
+def cache_directory() -> Path:
+    """Where images are kept: `$XDG_CACHE_HOME/nvlane/guest`, or `~/.cache/nvlane/guest`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "nvlane", "guest")
+
+
+def packaged_probe() -> Path:
+    """The probe that was built with this nvlane. Raises HostError when there is none."""
+    probe = Path(__file__).resolve().parent.parent / "_bin" / "nvlane-probe"
+    if not probe.is_file():
+        raise HostError(
+            f"{probe} is missing: nvlane's in-guest probe has not been built",
+            remedy="run make in nvlane's checkout, or cargo build --release and copy target/release/nvlane-probe there",
+        )
+    return probe
+
+
+def build_probe_guest(
+    kernel_release: str,
+    out_dir: Path | None = None,
+    *,
+    modules_root: Path = Path("/lib/modules"),
+    kernel: Path | None = None,
+    probe: Path | None = None,
+    pmem_tools: bool = True,
+) -> ProbeGuestImage:
+    """The probe guest for an installed kernel, from the cache or new.
+
+    `out_dir` is the cache (default: `cache_directory()`), `kernel` the kernel's file (default:
+    `/boot/vmlinuz-RELEASE`). `pmem_tools=False` leaves out ndctl, mkfs and libpmem, two thirds of the image.
+    Raises HostError when the kernel, its modules or the probe are missing.
+    """
+    kernel = kernel or Path("/boot", f"vmlinuz-{kernel_release}")
+    if not kernel.is_file():
+        raise HostError(
+            f"there is no kernel {kernel}",
+            remedy="install a kernel package (Debian: linux-image-cloud-amd64), or name another kernel",
+        )
+    probe = probe or packaged_probe()
+    tools = _tools(pmem_tools)
+    cache = out_dir or cache_directory()
+    place = cache / _key(kernel, modules_root / kernel_release, probe, tools)
+    kept = _kept(place, kernel)
+    if kept is not None:
+        return kept
+    modules = kernel_modules.read(modules_root, kernel_release)
+    cache.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
+    try:
+        with (scratch / "initrd").open("wb") as stream:
+            cpio.write(stream, _entries(modules, kernel_release, probe, tools))
+        record = {
+            "release": kernel_release,
+            "programs": sorted(tools),
+            "missing_modules": modules.missing(MODULES),
+        }
+        (scratch / "image.json").write_text(json.dumps(record), encoding="utf-8")
+        _publish(scratch, place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    image = _kept(place, kernel)
+    if image is None:
+        raise HostError(f"the probe guest in {place} vanished while it was built", remedy="try again")
+    return image
+
+
+def describe(image: ProbeGuestImage) -> dict[str, object]:
+    """The image as JSON has it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(image).items()}
+
+
+def _tools(wanted: bool) -> dict[str, Path]:
+    """The optional programs that this host has, by name; libpmem is one of them here."""
+    if not wanted:
+        return {}
+    found = {name: programs.find_program(name) for name in PROGRAMS}
+    found[LIBPMEM] = programs.find_library(LIBPMEM)
+    return {name: path for name, path in sorted(found.items()) if path is not None}
+
+
+def _key(kernel: Path, modules: Path, probe: Path, tools: dict[str, Path]) -> str:
+    """The probe, which changes with every build, counts by its content; packages' files by size and time."""
+    hasher = hashlib.sha256(f"{FORMAT} {MODULES} {CIPHERS}".encode())
+    hasher.update(probe.read_bytes())
+    for path in (kernel, modules / "modules.dep", *tools.values()):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        hasher.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()[:24]
+
+
+def _kept(place: Path, kernel: Path) -> ProbeGuestImage | None:
+    try:
+        record = json.loads((place / "image.json").read_text(encoding="utf-8"))
+        (place / "initrd").stat()
+        return ProbeGuestImage(
+            kernel=kernel,
+            initrd=place / "initrd",
+            release=record["release"],
+            programs=tuple(record["programs"]),
+            missing_modules=tuple(record["missing_modules"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError):
+        # A record that is no record: a full disk, or somebody's editor. It is built anew.
+        shutil.rmtree(place)
+        return None
+
+
+def _publish(scratch: Path, place: Path) -> None:
+    """Move a finished image into its place; another nvlane that was quicker has put the same there."""
+    try:
+        scratch.rename(place)
+    except OSError:
+        if not (place / "image.json").is_file():
+            raise
+
+
+def _entries(
+    modules: kernel_modules.KernelModules, release: str, probe: Path, tools: dict[str, Path]
+) -> Iterator[cpio.Entry]:
+    yield cpio.character_device("/dev/console", 5, 1)
+    yield cpio.file("/init", probe.read_bytes(), mode=0o755)
+    yield cpio.symlink("/sbin/modprobe", "/init")
+    yield from _module_entries(modules, f"/lib/modules/{release}")
+    for name, path in tools.items():
+        # mke2fs decides by the name it is called by what it makes, so links become files of their own name.
+        place = str(path) if name == LIBPMEM else f"/usr/sbin/{name}"
+        yield cpio.file(place, path.read_bytes(), mode=0o755)
+    for path in programs.libraries((probe, *tools.values())):
+        yield cpio.file(str(path), path.read_bytes(), mode=0o755)
+    if tools:
+        yield from (cpio.file(path, Path(path).read_bytes()) for path in SETTINGS if Path(path).is_file())
+        yield cpio.symlink("/etc/mtab", "/proc/self/mounts")
+
+
+def _module_entries(modules: kernel_modules.KernelModules, directory: str) -> Iterator[cpio.Entry]:
+    """The modules, decompressed and flat, with the tables that the probe's modprobe reads."""
+    chosen = modules.closure((*MODULES, *CIPHERS))
+    for files in chosen.values():
+        plain = kernel_modules.content(modules.directory / files[0])
+        yield cpio.file(f"{directory}/{kernel_modules.module_name(files[0])}.ko", plain)
+
+    def flat(path: str) -> str:
+        return kernel_modules.module_name(path) + ".ko"
+
+    dependencies = [f"{flat(own)}: {' '.join(map(flat, needs))}" for own, *needs in chosen.values()]
+    aliases = [f"alias {pattern} {name}" for pattern, name in modules.aliases if name.replace("-", "_") in chosen]
+    soft = [line for line in modules.soft_dependencies if line.split()[1].replace("-", "_") in chosen]
+    for table, lines in (("modules.dep", dependencies), ("modules.alias", aliases), ("modules.softdep", soft)):
+        yield cpio.file(f"{directory}/{table}", "".join(f"{line}\n" for line in lines).encode())
