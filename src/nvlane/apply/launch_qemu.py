@@ -1,0 +1,72 @@
+"""QEMU as a process: the `Launcher` of `StartMachine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nvlane.apply.operations.launch import Launch
+from nvlane.apply.process_end import explain_end, pin_threads
+from nvlane.model.device import SocketChardev
+from nvlane.model.errors import HostError, WireError
+from nvlane.plan.step import StartMachine
+from nvlane.qemu import inspect, render
+from nvlane.qemu.board import CHANNELS
+from nvlane.wire.qmp import Qmp
+
+#: States of a machine that was started well; the last two are those of a user who asked for `-S`.
+_STARTED = frozenset({"running", "prelaunch", "paused"})
+
+
+class QemuLauncher:
+    """It holds no state."""
+
+    def launch(self, step: StartMachine) -> Launch:
+        machine = step.machine
+        sockets = {name: render.socket_path(machine, name) for name in CHANNELS}
+        log = f"{machine.runtime}/qemu.log"
+        files = [log, f"{machine.runtime}/console.log"]
+        if machine.display == "vnc":
+            files.append(f"{machine.runtime}/vnc.sock")
+        return Launch(
+            name=machine.name,
+            directory=machine.runtime,
+            log=log,
+            sockets=sockets,
+            files=tuple(files),
+            memlock=step.memlock,
+        )
+
+    def argv(self, step: StartMachine, descriptors: Mapping[str, int]) -> tuple[str, ...]:
+        return render.argv(step.binary, step.machine, step.devices, descriptors)
+
+    def ready(self, step: StartMachine, pid: int, deadline: float) -> None:
+        """QMP answers only when every device has been made and the machine was started (system/vl.c)."""
+        launch = self.launch(step)
+        try:
+            with Qmp.connect(launch.sockets["qmp"], deadline=deadline, pid=pid) as monitor:
+                state = inspect.status(monitor)
+                dead = _dead_links(monitor, step)
+        except WireError as error:
+            raise explain_end(self.argv(step, {}), pid, launch.log, error) from error
+        if state not in _STARTED:
+            raise HostError(f"{step.machine.name} started and is '{state}'", remedy=f"read {launch.log}")
+        if dead:
+            raise HostError(
+                f"{step.machine.name} runs, but its vhost-user link is dead: {', '.join(dead)}",
+                remedy=f"read {launch.log} and the log of the target",
+            )
+        pin_threads(pid, step.machine.pins)
+
+    def quit(self, directory: str, name: str, deadline: float) -> None:  # noqa: ARG002 - one machine a directory
+        with Qmp.connect(f"{directory}/qmp.sock", deadline=deadline) as monitor:
+            monitor.execute("quit", deadline=deadline)
+
+
+def _dead_links(monitor: Qmp, step: StartMachine) -> tuple[str, ...]:
+    """The vhost-user sockets without a peer. QEMU runs on without them and says so nowhere else."""
+    ours = {device.id: device.path for device in step.devices if isinstance(device, SocketChardev)}
+    return tuple(
+        f"{chardev.id} ({ours[chardev.id]})"
+        for chardev in inspect.chardevs(monitor)
+        if chardev.id in ours and not chardev.connected
+    )

@@ -1,0 +1,60 @@
+"""Why a process that nvlane started did not become ready, and on which processors its threads run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvlane.apply.process import status_text
+from nvlane.model.cpus import format_cpus
+from nvlane.model.errors import CommandFailed, HostError, NvlaneError
+
+_LAST_WORDS = 4096  # bytes of the log's end that are read
+
+
+def explain_end(argv: Sequence[str], pid: int, log: str, error: NvlaneError) -> CommandFailed:
+    """The error to raise for a process of ours that broke off with `error`: its command ready to paste, its
+    status, the last words in its log."""
+    return CommandFailed(
+        shlex.join(argv), _status(pid) or str(error), _tail(log), remedy=f"the whole log is {log}"
+    )
+
+
+def _status(pid: int) -> str:
+    """'exit status 1' or 'killed by SIGSEGV' of a child of ours that has ended; '' for any other process. The
+    child stays a zombie, for whoever waits for it."""
+    try:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return ""
+    if ended is None:
+        return ""
+    return status_text(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
+
+
+def _tail(log: str) -> str:
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def pin_threads(pid: int, cpus: frozenset[int]) -> None:
+    """Let every thread of a process run on these processors only; threads to come inherit that from the one
+    that makes them (sched_setaffinity(2)). Nothing is done for an empty set."""
+    if not cpus:
+        return
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), cpus)
+        except ProcessLookupError:
+            continue  # a worker thread that has ended since the listing
+        except OSError as error:
+            raise HostError(
+                f"cannot run process {pid} on the processors {format_cpus(cpus)}: {error.strerror}",
+                remedy="name processors that are online and allowed in this control group (cpuset)",
+            ) from error

@@ -1,0 +1,1 @@
+"""Protocols, no policy."""
