@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from nvlane.facts.shape import Facts, Qemu
 from nvlane.model.claim import Claim
-from nvlane.model.device import Device, MemoryNeeds
+from nvlane.model.device import Device, MachineDevice, MemoryNeeds
 from nvlane.plan.engine import Engines
 from nvlane.plan.plan import Note, Refusal
 from nvlane.plan.step import Step
@@ -21,16 +21,21 @@ PROOF_OFFSET = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One lane's place in one plan. `hot` is set when the lane is attached to a machine that runs already."""
+    """One lane's place in one plan. `running` is the machine that a lane is attached to while it runs."""
 
     spec: Spec
     index: int
     facts: Facts
     engines: Engines
     memory: int  # guest memory in bytes that a pinned lane locks
-    cpus: frozenset[int]  # processors of the node that the machine was placed on, empty: any
+    node: int  # the NUMA node that the machine was placed on
+    cpus: frozenset[int]  # processors of that node; empty: any
     sandbox: bool
-    hot: bool = False
+    running: MachineDevice | None = None
+
+    @property
+    def hot(self) -> bool:
+        return self.running is not None
 
     @property
     def id(self) -> str:

@@ -48,7 +48,7 @@ def decode(cls: type[T], data: Any, *, place: str = "$") -> T:
     return cast(T, _decode(cls, data, place))
 
 
-def _decode(hint: Any, data: Any, place: str) -> Any:  # noqa: PLR0911 - one line per kind of hint
+def _decode(hint: Any, data: Any, place: str) -> Any:
     origin = typing.get_origin(hint)
     if hint is Any or hint is object:
         return data

@@ -9,7 +9,7 @@ any other failure OSError: callers decide which errno is fine and say why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,6 +129,7 @@ class Host(HostReader, Protocol):
         """Run a command that changes something (`qemu-img create`); raises CommandFailed unless it exits 0."""
         ...
 
-    def wait_for(self, what: str, predicate_path: str, *, present: bool, deadline: float) -> bool:
-        """Wait until a path is there (or gone), at most `deadline` seconds; sysfs has no events for most of them."""
+    def wait_until(self, condition: Callable[[], bool], *, deadline: float) -> bool:
+        """Look again and again until `condition` holds, at most `deadline` seconds; whether it held. Only for what the
+        kernel has no event for (sysfs attributes)."""
         ...

@@ -173,9 +173,12 @@ class PlugDevices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnloadModule:
+    """Unload a module and those that came with it (`modules`, in the order in which they were loaded)."""
+
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
     name: str
+    modules: tuple[str, ...]
 
     def describe(self) -> str:
         return f"unload the kernel module {self.name}"
@@ -183,7 +186,9 @@ class UnloadModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreDriver:
-    """Give a function back to the driver and the driver_override that it had ('' for none)."""
+    """Give a function back to the driver and the driver_override that it had ('' for none).
+
+    `taken_by` is the driver that it was given to, `identity` 'vendor:device', `namespaces` how many were there."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
@@ -191,6 +196,9 @@ class RestoreDriver:
     driver: str
     override: str
     serial: str
+    taken_by: str
+    identity: str
+    namespaces: int
 
     def describe(self) -> str:
         whose = f" (serial {self.serial})" if self.serial else ""
@@ -211,9 +219,12 @@ class ReleaseHugepages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveDirectory:
+    """Remove the directories that were made for one path (`made`, outermost first), as far as they are empty."""
+
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
     path: str
+    made: tuple[str, ...]
 
     def describe(self) -> str:
         return f"remove the directory {self.path}"
@@ -232,11 +243,17 @@ class Unmount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveImage:
-    """Remove an image that nvlane made, if it is still as it was made: same inode, size and time of change."""
+    """Remove an image that nvlane made, if it is still as it was made: same inode, size and time of change.
+
+    `growing` is the name under which it was made; `inode` 0 means that it was never whole. Time in nanoseconds."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
     path: str
+    growing: str
+    inode: int = 0
+    size: int = 0
+    mtime_ns: int = 0
 
     def describe(self) -> str:
         return f"remove the image {self.path}, if nothing was written to it"
@@ -244,7 +261,8 @@ class RemoveImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopTarget:
-    """End a target and remove what it left. `token` is a text in its arguments that no other process has."""
+    """End a target and remove what it left. `token` is in its environment and in no other process's; `made` are the
+    directories that were made for it, `pid` (0: not known) and `start_time` its process."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
@@ -252,6 +270,9 @@ class StopTarget:
     directory: str
     token: str
     files: tuple[str, ...]
+    made: tuple[str, ...]
+    pid: int = 0
+    start_time: int = 0
 
     def describe(self) -> str:
         return f"stop the target {self.name}"
@@ -259,14 +280,17 @@ class StopTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopMachine:
-    """End QEMU: quit through QMP, else SIGTERM, else SIGKILL; then remove its sockets and logs."""
+    """End QEMU: quit through QMP, else SIGTERM, else SIGKILL; then remove its sockets and logs. Fields as StopTarget."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
     name: str
-    runtime: str
+    directory: str
     token: str
     files: tuple[str, ...]
+    made: tuple[str, ...]
+    pid: int = 0
+    start_time: int = 0
 
     def describe(self) -> str:
         return f"stop {self.name}"

@@ -1,0 +1,148 @@
+"""One spec and the facts make one plan: the lanes together, the machine around them, hugepages added up.
+
+Pure: the same input gives the byte-equal plan. Refusals of all lanes are gathered, so that a person sees all of them
+at once; with any, there are no steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+from nvlane.facts.shape import Facts
+from nvlane.lanes import machine, placement
+from nvlane.lanes.context import Context
+from nvlane.lanes.machine import memory_pages
+from nvlane.lanes.table import LANES
+from nvlane.model.device import Device, Frontend, MachineDevice, MemoryNeeds
+from nvlane.plan import refuse
+from nvlane.plan.engine import Engines
+from nvlane.plan.plan import Note, Plan, Refusal
+from nvlane.plan.step import LoadModule, MakeDirectory, PlugDevices, ReserveHugepages, StartMachine, Step
+from nvlane.spec.document import Spec
+
+
+def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
+    """Everything that `nvlane up` would do for a spec, or why not."""
+    contexts = _contexts(spec, facts, engines)
+    refusals = [*machine.refusals(spec, facts), *placement.refusals(spec, facts)]
+    for at in contexts:
+        refusals += LANES[spec.lanes[at.index].KIND].refusals(spec.lanes[at.index], at)
+    if refusals:
+        return Plan(machine=None, refusals=_unique(refusals))
+    needs = _join(LANES[spec.lanes[at.index].KIND].needs(spec.lanes[at.index], at) for at in contexts)
+    devices = tuple(d for at in contexts for d in LANES[spec.lanes[at.index].KIND].devices(spec.lanes[at.index], at))
+    body = machine.describe(spec, facts, needs, slots=_slots(devices))
+    steps = [step for at in contexts for step in LANES[spec.lanes[at.index].KIND].steps(spec.lanes[at.index], at)]
+    pages = memory_pages(body, placement.place(spec, facts).node)
+    steps, short = _net_hugepages([*pages, *steps], facts)
+    if short:
+        return Plan(machine=None, refusals=_unique(short))
+    start = StartMachine(
+        binary=facts.qemu.path if facts.qemu else spec.machine.qemu,
+        machine=body,
+        devices=devices,
+        memlock=body.memory + needs.hotplug + (1 << 30) if needs.pinned else None,
+    )
+    return Plan(
+        machine=body,
+        notes=(*placement.notes(spec, facts), *machine.notes(spec, facts, body), *_notes(spec, contexts)),
+        steps=(*_directories(facts, body), *steps, start),
+        devices=devices,
+        claims=tuple(
+            claim for at in contexts for claim in LANES[spec.lanes[at.index].KIND].claims(spec.lanes[at.index], at)
+        ),
+    )
+
+
+def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, running: MachineDevice) -> Plan:
+    """What `nvlane attach` would do: one lane (the `index`th of `spec`) into a machine that runs."""
+    at = dataclasses.replace(_contexts(spec, facts, engines)[index], running=running)
+    table, lane = spec.lanes[index], LANES[spec.lanes[index].KIND]
+    refusals = lane.refusals(table, at)
+    if refusals:
+        return Plan(machine=None, refusals=_unique(list(refusals)))
+    steps, short = _net_hugepages(list(lane.steps(table, at)), facts)
+    if short:
+        return Plan(machine=None, refusals=_unique(short))
+    devices = lane.devices(table, at)
+    plug = PlugDevices(machine=running.name, qmp=f"{running.runtime}/qmp.sock", devices=devices)
+    return Plan(
+        machine=running,
+        notes=lane.notes(table, at),
+        steps=(*steps, plug),
+        devices=devices,
+        claims=lane.claims(table, at),
+    )
+
+
+def _contexts(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]:
+    where = placement.place(spec, facts)
+    first = Context(
+        spec=spec, index=0, facts=facts, engines=engines, memory=spec.machine.memory,
+        node=where.node, cpus=where.cpus, sandbox=spec.machine.sandbox,
+    )  # fmt: skip
+    # A pinned lane locks memory devices too (an NVDIMM beside a VFIO device is mapped for its DMA).
+    hotplug = sum(
+        LANES[lane.KIND].needs(lane, dataclasses.replace(first, index=i)).hotplug for i, lane in enumerate(spec.lanes)
+    )
+    memory = spec.machine.memory + hotplug
+    return tuple(dataclasses.replace(first, index=i, memory=memory) for i in range(len(spec.lanes)))
+
+
+def _join(needs: object) -> MemoryNeeds:
+    joined = MemoryNeeds()
+    for need in needs:  # type: ignore[attr-defined]
+        joined = MemoryNeeds(
+            shared=joined.shared or need.shared,
+            pinned=joined.pinned or need.pinned,
+            slots=joined.slots + need.slots,
+            hotplug=joined.hotplug + need.hotplug,
+            nvdimm=joined.nvdimm or need.nvdimm,
+        )
+    return joined
+
+
+def _slots(devices: tuple[Device, ...]) -> int:
+    return sum(1 for device in devices if isinstance(device, Frontend) and device.slot)
+
+
+def _directories(facts: Facts, body: MachineDevice) -> tuple[Step, ...]:
+    return (MakeDirectory(path=facts.runtime_dir, mode=0o755), MakeDirectory(path=body.runtime))
+
+
+def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Refusal]]:
+    """Add up what the machine and its lanes want of each pool, take off what is free, and reserve that first.
+
+    A module that two lanes load is loaded once.
+    """
+    wanted: dict[tuple[int, int], int] = defaultdict(int)
+    others: list[Step] = []
+    for step in steps:
+        if isinstance(step, ReserveHugepages):
+            wanted[step.node, step.page_size] += step.pages
+        elif not (isinstance(step, LoadModule) and step in others):
+            others.append(step)
+    reserve: list[Step] = []
+    short: list[Refusal] = []
+    for (node, page_size), pages in sorted(wanted.items()):
+        reason = refuse.hugepages(None, facts, node=node, page_size=page_size, pages=pages, why="this machine")
+        if reason is not None:
+            short.append(reason)
+            continue
+        free = sum(p.free for p in facts.hugepages if (p.node, p.page_size) == (node, page_size))
+        if pages > free:
+            denied = refuse.not_root(None, facts, "reserving hugepages")
+            short += [denied] if denied else []
+            reserve.append(ReserveHugepages(node=node, page_size=page_size, pages=pages - free))
+    return [*reserve, *others], short
+
+
+def _notes(spec: Spec, contexts: tuple[Context, ...]) -> tuple[Note, ...]:
+    return tuple(
+        note for at in contexts for note in LANES[spec.lanes[at.index].KIND].notes(spec.lanes[at.index], at)
+    )
+
+
+def _unique(refusals: list[Refusal]) -> tuple[Refusal, ...]:
+    return tuple(dict.fromkeys(refusals))

@@ -1,0 +1,166 @@
+"""The machine around the lanes: accelerator, memory, boot, network; what refuses it, and how it is described to QEMU."""
+
+from __future__ import annotations
+
+import uuid
+
+from nvlane.facts.shape import Facts, Qemu
+from nvlane.lanes.placement import place
+from nvlane.model.device import BootDisk, DirectBoot, MachineDevice, MemoryNeeds
+from nvlane.model.size import format_size
+from nvlane.plan import refuse
+from nvlane.plan.plan import Note, Refusal
+from nvlane.plan.step import ReserveHugepages, Step
+from nvlane.spec.document import Spec
+from nvlane.spec.machine import Accelerator, MemoryBacking, Network
+
+#: Names of machines become UUIDs in this name space, so that a machine keeps its UUID from plan to plan.
+_NAMESPACE = uuid.UUID("6f8a2c1e-2b53-5d0a-9a6e-0d2f6c5b7e10")
+#: Root ports kept free for hot-plug.
+SPARE_PORTS = 2
+#: Command line of the probe guest: messages on the serial console, and no wait after a panic.
+PROBE_CMDLINE = "console=ttyS0 panic=-1 quiet"
+
+
+def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
+    """What is wrong with the machine as such, whatever its lanes."""
+    machine, reasons = spec.machine, list[Refusal | None]()
+    qemu = facts.qemu or Qemu(path=machine.qemu, version="", error="not found")
+    reasons.append(refuse.no_device(None, qemu, "virtio-serial-pci" if not qemu.error else "", "the guest channel"))
+    if machine.name in facts.machines:
+        reasons.append(
+            _refuse(
+                "machine-runs",
+                f"a machine named '{machine.name}' is up already",
+                remedy=f"nvlane down {machine.name}, or choose another name",
+            )
+        )
+    if not qemu.error and qemu.machines and machine.type not in qemu.machines:
+        near = ", ".join(m for m in qemu.machines if m.startswith(machine.type[:2])) or ", ".join(qemu.machines[:8])
+        reasons.append(
+            _refuse("machine-type", f"this QEMU has no machine type '{machine.type}'", remedy=f"choose one of: {near}")
+        )
+    if machine.accelerator is Accelerator.KVM and not facts.kvm.usable:
+        reasons.append(
+            _refuse(
+                "no-kvm",
+                "KVM was asked for and does not work here",
+                evidence=(facts.kvm.reason,),
+                remedy='leave machine.accelerator at "auto", which takes TCG, or mend KVM',
+            )
+        )
+    reasons += _boot_refusals(spec, facts)
+    if machine.network is Network.BRIDGE and machine.bridge not in facts.bridges:
+        known = ", ".join(facts.bridges) or "none"
+        reasons.append(
+            _refuse(
+                "no-bridge",
+                f"there is no bridge '{machine.bridge}'",
+                evidence=(f"bridges: {known}",),
+                remedy='make it, or use network = "user"',
+            )
+        )
+    return tuple(reason for reason in reasons if reason is not None)
+
+
+def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
+    machine = spec.machine
+    reasons: list[Refusal] = []
+    for name, path in (("image", machine.image), ("kernel", machine.kernel), ("initrd", machine.initrd)):
+        if path and facts.path(path).kind not in ("file", "block"):
+            reasons.append(
+                _refuse(
+                    f"no-{name}",
+                    f"machine.{name}: {path} is not there",
+                    evidence=(facts.path(path).error or facts.path(path).kind,),
+                    remedy="check the path; a relative one is relative to the spec file",
+                )
+            )
+    if machine.image and facts.path(machine.image).kind == "block":
+        reasons += refuse.uses(None, f"machine.image {machine.image}", facts.path(machine.image).uses)
+    if not machine.image and not machine.kernel and not facts.probe_initrd:
+        reasons.append(
+            _refuse(
+                "no-probe-guest",
+                "the spec names nothing to boot, and nvlane's own probe guest could not be made",
+                evidence=(f"no kernel under /boot with modules in /lib/modules (running: {facts.kernel})",),
+                remedy="name machine.image or machine.kernel, or install a kernel package (Debian: linux-image-cloud-amd64)",
+            )
+        )
+    return reasons
+
+
+def describe(spec: Spec, facts: Facts, needs: MemoryNeeds, *, slots: int) -> MachineDevice:
+    """Everything decided about the machine, for `qemu.render`."""
+    machine = spec.machine
+    where = place(spec, facts)
+    hugepage = _hugepage(spec, facts, needs, where.node)
+    shared = needs.shared or machine.memory_backing is MemoryBacking.MEMFD
+    return MachineDevice(
+        name=machine.name,
+        uuid=str(uuid.uuid5(_NAMESPACE, f"{facts.state_dir}/{machine.name}")),
+        machine_type=machine.type,
+        accelerator="kvm" if facts.kvm.usable and machine.accelerator is not Accelerator.TCG else "tcg",
+        memory=machine.memory,
+        cpus=machine.cpus,
+        runtime=f"{facts.runtime_dir}/{machine.name}",
+        needs=MemoryNeeds(
+            shared=shared, pinned=needs.pinned, slots=needs.slots, hotplug=needs.hotplug, nvdimm=needs.nvdimm
+        ),
+        hugepage=hugepage,
+        memory_node=where.bind,
+        boot=_boot(spec, facts),
+        network=str(machine.network),
+        bridge=machine.bridge,
+        display=str(machine.display),
+        sandbox=machine.sandbox and (facts.qemu.sandbox if facts.qemu else False),
+        root_ports=slots + SPARE_PORTS,
+        numa=tuple((node.memory, node.cpus) for node in machine.numa),
+        extra=machine.qemu_args,
+        pins=where.cpus,
+    )
+
+
+def _hugepage(spec: Spec, facts: Facts, needs: MemoryNeeds, node: int) -> int:
+    """The page size of guest memory. AUTO takes hugepages that are free already where a lane gains by them, and never
+    reserves any: the pool belongs to the host."""
+    machine = spec.machine
+    if machine.memory_backing is MemoryBacking.HUGEPAGES:
+        return machine.hugepage_size
+    if machine.memory_backing is not MemoryBacking.AUTO or not (needs.shared or needs.pinned):
+        return 0
+    free = sum(p.free for p in facts.hugepages if p.node == node and p.page_size == machine.hugepage_size)
+    enough = free * machine.hugepage_size >= machine.memory and machine.memory % machine.hugepage_size == 0
+    return machine.hugepage_size if enough else 0
+
+
+def memory_pages(body: MachineDevice, node: int) -> tuple[Step, ...]:
+    """What guest memory wants of the hugepage pool, as a need: compose takes off what is free."""
+    if not body.hugepage:
+        return ()
+    return (ReserveHugepages(node=node, page_size=body.hugepage, pages=-(-body.memory // body.hugepage)),)
+
+
+def _boot(spec: Spec, facts: Facts) -> BootDisk | DirectBoot:
+    machine = spec.machine
+    if machine.image:
+        return BootDisk(path=machine.image, format=machine.image_format or facts.path(machine.image).format or "raw")
+    if machine.kernel:
+        return DirectBoot(kernel=machine.kernel, initrd=machine.initrd, cmdline=machine.cmdline)
+    return DirectBoot(kernel=facts.probe_kernel, initrd=facts.probe_initrd, cmdline=PROBE_CMDLINE)
+
+
+def notes(spec: Spec, facts: Facts, body: MachineDevice) -> tuple[Note, ...]:
+    lines: list[str] = []
+    if body.accelerator == "tcg" and spec.machine.accelerator is not Accelerator.TCG:
+        lines.append(f"QEMU emulates the processor (TCG), which is slow: {facts.kvm.reason}")
+    if spec.machine.sandbox and not body.sandbox:
+        lines.append("this QEMU was built without seccomp: it runs without its sandbox")
+    used = spec.machine.hugepage_size * sum(p.free for p in facts.hugepages if p.page_size == body.hugepage)
+    if body.hugepage and spec.machine.memory_backing is MemoryBacking.AUTO:
+        lines.append(f"guest memory is taken from the free hugepages ({format_size(used)} free)")
+    return tuple(Note(lane=None, text=line) for line in lines)
+
+
+def _refuse(code: str, reason: str, *, evidence: tuple[str, ...] = (), remedy: str = "") -> Refusal:
+    return Refusal(code=code, lane=None, reason=reason, evidence=evidence, remedy=remedy)
