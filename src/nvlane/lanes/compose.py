@@ -139,9 +139,7 @@ def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Re
 
 
 def _notes(spec: Spec, contexts: tuple[Context, ...]) -> tuple[Note, ...]:
-    return tuple(
-        note for at in contexts for note in LANES[spec.lanes[at.index].KIND].notes(spec.lanes[at.index], at)
-    )
+    return tuple(note for at in contexts for note in LANES[spec.lanes[at.index].KIND].notes(spec.lanes[at.index], at))
 
 
 def _unique(refusals: list[Refusal]) -> tuple[Refusal, ...]:

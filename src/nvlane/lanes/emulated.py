@@ -151,7 +151,9 @@ def _feature_refusals(lane: EmulatedSpec, at: Context) -> list[Refusal | None]:
         (any(ns.zoned for ns in lane.namespaces), "nvme-ns", "zoned", "a zoned namespace"),
         (any(ns.metadata_size for ns in lane.namespaces), "nvme-ns", "ms", "metadata"),
     )
-    reasons = [refuse.no_property(at.index, at.qemu, device, name, why) for wanted, device, name, why in wants if wanted]
+    reasons = [
+        refuse.no_property(at.index, at.qemu, device, name, why) for wanted, device, name, why in wants if wanted
+    ]
     if lane.vfs and (lane.cmb or lane.pmr):
         reasons.append(
             at.refuse(
@@ -167,7 +169,7 @@ def _feature_refusals(lane: EmulatedSpec, at: Context) -> list[Refusal | None]:
                 "nqn-prefix",
                 f"QEMU's subsystems have NQNs that begin with {QEMU_NQN}",
                 evidence=("QEMU hw/nvme/subsys.c",),
-                remedy=f"write nqn = \"{QEMU_NQN}{lane.nqn.rsplit(':', 1)[-1]}\"",
+                remedy=f'write nqn = "{QEMU_NQN}{lane.nqn.rsplit(":", 1)[-1]}"',
             )
         )
     return reasons

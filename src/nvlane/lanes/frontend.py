@@ -50,7 +50,7 @@ def refusals(frontend: BlockFrontend, block_size: int, at: Context) -> tuple[Ref
             at.refuse(
                 "frontend-hotplug",
                 "QEMU's AHCI ports cannot be hot-plugged",
-                remedy="attach it as virtio-blk, virtio-scsi, nvme or usb, or add it to the spec and start the machine anew",
+                remedy="take virtio-blk, virtio-scsi, nvme or usb, or add it to the spec and start the machine anew",
             )
         )
     return tuple(reason for reason in reasons if reason is not None)
@@ -83,7 +83,10 @@ def devices(frontend: BlockFrontend, disk: Disk, at: Context) -> tuple[Device, .
             return (Frontend(driver="nvme", id=at.id, properties={**drive, **_doorbells(at)}, slot=True),)
         case BlockFrontend.SATA:
             controller = Frontend(driver="ich9-ahci", id=at.id)
-            return (controller, Frontend(driver="ide-hd", id=f"{at.id}-disk", properties={**drive, "bus": f"{at.id}.0"}))
+            return (
+                controller,
+                Frontend(driver="ide-hd", id=f"{at.id}-disk", properties={**drive, "bus": f"{at.id}.0"}),
+            )
         case BlockFrontend.USB:
             controller = Frontend(driver="qemu-xhci", id=at.id, slot=True)
             properties = {**drive, "bus": f"{at.id}.0"}

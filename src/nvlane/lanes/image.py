@@ -44,7 +44,9 @@ def file_refusals(path: str, size: int, at: Context, place: str) -> tuple[Refusa
                     ),
                 )
             if not seen.writable:
-                return (at.refuse("image-access", f"{place}: {path} cannot be opened", remedy="check its owner and mode"),)
+                return (
+                    at.refuse("image-access", f"{place}: {path} cannot be opened", remedy="check its owner and mode"),
+                )
             return ()
         case "block":
             return (
@@ -69,7 +71,9 @@ def _absent(path: str, size: int, seen: PathFacts, at: Context, place: str) -> t
         )
     if not seen.parent_exists or not seen.writable:
         what = "does not exist" if not seen.parent_exists else "cannot be written"
-        return (at.refuse("no-directory", f"{place}: the directory of {path} {what}", remedy="make it, or name another"),)
+        return (
+            at.refuse("no-directory", f"{place}: the directory of {path} {what}", remedy="make it, or name another"),
+        )
     return ()
 
 

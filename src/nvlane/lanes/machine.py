@@ -1,4 +1,4 @@
-"""The machine around the lanes: accelerator, memory, boot, network; what refuses it, and how it is described to QEMU."""
+"""The machine around the lanes: accelerator, memory, boot, network; what refuses it, how QEMU is told of it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
                 "no-probe-guest",
                 "the spec names nothing to boot, and nvlane's own probe guest could not be made",
                 evidence=(f"no kernel under /boot with modules in /lib/modules (running: {facts.kernel})",),
-                remedy="name machine.image or machine.kernel, or install a kernel package (Debian: linux-image-cloud-amd64)",
+                remedy="name machine.image or machine.kernel, or install a kernel (Debian: linux-image-cloud-amd64)",
             )
         )
     return reasons

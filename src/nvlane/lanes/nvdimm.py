@@ -64,7 +64,7 @@ class Nvdimm:
         usable = usable_size(lane, at)
         if lane.size and usable != lane.size:
             lines.append(
-                f"{format_size(lane.size)} is rounded up to {format_size(usable)}: Linux takes regions in steps of 16MiB"
+                f"{format_size(lane.size)} is rounded up to {format_size(usable)}: Linux has regions in steps of 16MiB"
             )
         return tuple(Note(lane=at.index, text=line) for line in lines)
 
@@ -130,7 +130,7 @@ def choose_device(lane: NvdimmSpec, at: Context) -> tuple[PmemDevice, str]:
         if not cached:
             return PmemDevice.NVDIMM, ""
         return PmemDevice.VIRTIO_PMEM, (
-            f"{lane.path} is in the host's page cache, which an NVDIMM cannot flush: the guest gets virtio-pmem, which can"
+            f"{lane.path} is in the host's page cache, which no NVDIMM can flush: the guest gets virtio-pmem, which can"
         )
     if lane.device is PmemDevice.NVDIMM and cached:
         return PmemDevice.NVDIMM, (
@@ -142,7 +142,9 @@ def choose_device(lane: NvdimmSpec, at: Context) -> tuple[PmemDevice, str]:
 
 def label_size(lane: NvdimmSpec) -> int:
     """The label as QEMU gets it: whole pages of the backing, for the backend must be made of them."""
-    return align_up(lane.label, lane.hugepage_size if lane.backing is Backing.HUGEPAGES else 2 * MIB) if lane.label else 0
+    return (
+        align_up(lane.label, lane.hugepage_size if lane.backing is Backing.HUGEPAGES else 2 * MIB) if lane.label else 0
+    )
 
 
 def usable_size(lane: NvdimmSpec, at: Context) -> int:
@@ -231,7 +233,11 @@ def _size_refusals(lane: NvdimmSpec, at: Context, device: PmemDevice) -> list[Re
 
 
 def _file_refusals(lane: NvdimmSpec, at: Context) -> list[Refusal]:
-    reasons = list(image.file_refusals(lane.path, 0 if at.facts.path(lane.path).kind == "file" else lane.size, at, f"{at.place}.path"))
+    reasons = list(
+        image.file_refusals(
+            lane.path, 0 if at.facts.path(lane.path).kind == "file" else lane.size, at, f"{at.place}.path"
+        )
+    )
     seen = at.facts.path(lane.path)
     if seen.kind == "file" and seen.size < backend_size(lane, at):
         reasons.append(
@@ -244,9 +250,7 @@ def _file_refusals(lane: NvdimmSpec, at: Context) -> list[Refusal]:
             )
         )
     if seen.kind == "file" and seen.format not in ("", "raw"):
-        reasons.append(
-            at.refuse("file-format", f"{lane.path} is a {seen.format} image", remedy="name a raw file")
-        )
+        reasons.append(at.refuse("file-format", f"{lane.path} is a {seen.format} image", remedy="name a raw file"))
     return reasons
 
 

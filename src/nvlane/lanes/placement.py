@@ -55,7 +55,9 @@ def notes(spec: Spec, facts: Facts) -> tuple[Note, ...]:
     nodes = _drive_nodes(spec, facts)
     if len(set(nodes)) < 2:
         return ()
-    text = f"the drives are on the NUMA nodes {', '.join(map(str, sorted(set(nodes))))}: the machine runs on one of them, "
+    text = (
+        f"the drives are on the NUMA nodes {', '.join(map(str, sorted(set(nodes))))}: the machine runs on one of them, "
+    )
     return (Note(lane=None, text=text + "and transfers of the others cross; use one machine a node for full speed"),)
 
 

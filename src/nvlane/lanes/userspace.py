@@ -43,7 +43,7 @@ class Userspace:
                 reasons.append(
                     at.refuse(
                         "namespace-metadata",
-                        f"namespace {lane.namespace} has {ns.metadata_size} bytes of metadata a block, which QEMU's driver refuses",
+                        f"namespace {lane.namespace} has {ns.metadata_size} bytes of metadata a block: not for QEMU's driver",
                         evidence=("QEMU block/nvme.c: namespaces with metadata are not supported",),
                         remedy="take the passthrough lane, or format the namespace without metadata (which erases it)",
                     )
@@ -86,6 +86,4 @@ class Userspace:
         if ns is None:
             return ()
         locator = frontend.locator(lane.frontend, at)
-        return drive.block_claims(
-            found, ns, locator, at, write_proof=lane.write_proof, read_only=lane.read_only
-        )
+        return drive.block_claims(found, ns, locator, at, write_proof=lane.write_proof, read_only=lane.read_only)

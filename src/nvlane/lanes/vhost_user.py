@@ -120,9 +120,7 @@ class VhostUser:
                 return (link,)
             return (
                 link,
-                *drive.block_claims(
-                    found, ns, locator, at, write_proof=lane.write_proof, read_only=lane.read_only
-                ),
+                *drive.block_claims(found, ns, locator, at, write_proof=lane.write_proof, read_only=lane.read_only),
             )
         claims: list[Claim] = [link, BlockClaim(
             lane=at.index,
@@ -196,7 +194,7 @@ def _engine_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
                 "engine-frontend",
                 f"{lane.engine} has no {lane.frontend}",
                 evidence=(f"its front ends: {', '.join(sorted(engine.frontends))}",),
-                remedy=f"take frontend = \"{min(engine.frontends)}\"",
+                remedy=f'take frontend = "{min(engine.frontends)}"',
             )
         )
     if _source(lane) not in engine.sources:

@@ -101,7 +101,8 @@ def busy_sibling(lane: int, sibling: PciFunction, drive: Drive | None) -> tuple[
         Refusal(
             code="sibling-foreign",
             lane=lane,
-            reason=f"{where}; nvlane cannot know whether it is idle" + (f" (network {interfaces})" if interfaces else ""),
+            reason=f"{where}; nvlane cannot know whether it is idle"
+            + (f" (network {interfaces})" if interfaces else ""),
             evidence=(f"{sibling.address.sysfs}/driver is {sibling.driver}",),
             remedy=f"{remedy}; a sibling that you bound to vfio-pci yourself is no hindrance",
         ),

@@ -207,11 +207,14 @@ class RestoreDriver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseHugepages:
+    """Take pages away again; `before` is how many there were before they were added."""
+
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
     node: int
     page_size: int
     pages: int
+    before: int
 
     def describe(self) -> str:
         return f"release {self.pages} hugepages of {format_size(self.page_size)} on node {self.node}"
@@ -308,5 +311,25 @@ class UnplugDevices:
         return f"unplug {', '.join(d.id for d in self.devices if hasattr(d, 'id'))} from {self.machine}"
 
 
-Step = LoadModule | BindDriver | ReserveHugepages | MakeDirectory | MountHugetlbfs | CreateImage | StartTarget | StartMachine | PlugDevices
-Inverse = UnloadModule | RestoreDriver | ReleaseHugepages | RemoveDirectory | Unmount | RemoveImage | StopTarget | StopMachine | UnplugDevices
+Step = (
+    LoadModule
+    | BindDriver
+    | ReserveHugepages
+    | MakeDirectory
+    | MountHugetlbfs
+    | CreateImage
+    | StartTarget
+    | StartMachine
+    | PlugDevices
+)
+Inverse = (
+    UnloadModule
+    | RestoreDriver
+    | ReleaseHugepages
+    | RemoveDirectory
+    | Unmount
+    | RemoveImage
+    | StopTarget
+    | StopMachine
+    | UnplugDevices
+)
