@@ -36,7 +36,7 @@ class FoundFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundPool:
-    """A hugepage pool: counts of pages, persistent (`total`), free ones among all, and surplus."""
+    """A hugepage pool: counts of pages, persistent (`total`), free and promised to nobody, and surplus."""
 
     TAGGED: ClassVar[bool] = True
     total: int

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from nvlane.apply.operations.directories import missing_directories, remove_directories
+from nvlane.apply.operations.directories import make_directories, missing_directories, remove_directories
 from nvlane.apply.operations.found import FoundNothing, FoundProcess, MadeProcess
-from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, failed, kept
+from nvlane.apply.operations.operation import PUT_BACK, Fate, Idempotent, Keep, Outcome, already, failed
 from nvlane.apply.operations.processes import TOKEN_NAME, find_by_token, start_time_of
 from nvlane.model.errors import HostError, NvlaneError
 from nvlane.model.host import Host
@@ -64,3 +64,181 @@ class Launcher(Protocol):
     def argv(self, step: Any, descriptors: Mapping[str, int]) -> tuple[str, ...]: ...
     def ready(self, step: Any, pid: int, deadline: float) -> None: ...
     def quit(self, directory: str, name: str, deadline: float) -> None: ...
+
+
+def _found(host: Host, launch: Launch) -> FoundProcess:
+    return FoundProcess(
+        missing=missing_directories(host, launch.directory),
+        stale=tuple(path for path in launch.sockets.values() if host.exists(path)),
+        token=secrets.token_hex(16),
+    )
+
+
+def _start(host: Host, launcher: Launcher, step: Any, found: FoundProcess, keep: Keep) -> None:
+    launch = launcher.launch(step)
+    make_directories(host, found.missing)
+    ours: dict[str, int] = {}
+    try:
+        for name, path in launch.sockets.items():
+            ours[name] = host.listen(path)
+        numbers = {name: FIRST_DESCRIPTOR + index for index, name in enumerate(ours)}
+        pid = host.spawn(
+            launcher.argv(step, numbers),
+            log=launch.log,
+            descriptors={numbers[name]: ours[name] for name in ours},
+            environment={TOKEN_NAME: found.token},
+            memlock=launch.memlock,
+        )
+    finally:
+        for descriptor in ours.values():
+            host.close(descriptor)
+    start_time = start_time_of(host, pid)
+    if start_time is not None:
+        keep(MadeProcess(pid=pid, start_time=start_time))
+    # A process that has ended already is for ready() to tell, which knows where its last words are.
+    launcher.ready(step, pid, READY_DEADLINE)
+
+
+def _check(launch: Launch, found: FoundProcess) -> None:
+    if found.stale:
+        raise HostError(
+            f"cannot start {launch.name}: {found.stale[0]} is there already",
+            remedy="stop what uses it (nvlane status; nvlane restore), or remove it when nothing does",
+        )
+
+
+class StartMachineOperation:
+    """QEMU. `launcher` is what knows its arguments."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    def observe(self, host: Host, step: StartMachine) -> FoundProcess:
+        return _found(host, self._launcher.launch(step))
+
+    def check(self, host: Host, step: StartMachine, found: FoundProcess) -> None:  # noqa: ARG002
+        _check(self._launcher.launch(step), found)
+
+    def perform(self, host: Host, step: StartMachine, found: FoundProcess, keep: Keep) -> None:
+        _start(host, self._launcher, step, found, keep)
+
+    def inverse(self, step: StartMachine, found: FoundProcess, result: MadeProcess | None) -> Inverse | None:
+        launch = self._launcher.launch(step)
+        return StopMachine(
+            name=launch.name,
+            directory=launch.directory,
+            token=found.token,
+            files=(*launch.sockets.values(), launch.log, *launch.files),
+            made=found.missing,
+            pid=result.pid if result else 0,
+            start_time=result.start_time if result else 0,
+        )
+
+
+class StartTargetOperation:
+    """A vhost-user target; `launchers` has one entry for each engine, by name."""
+
+    def __init__(self, launchers: Mapping[str, Launcher]) -> None:
+        self._launchers = launchers
+
+    def _launcher(self, step: StartTarget) -> Launcher:
+        launcher = self._launchers.get(step.engine)
+        if launcher is None:
+            known = ", ".join(sorted(self._launchers)) or "none"
+            raise HostError(f"no launcher for the target engine '{step.engine}' (there are: {known})")
+        return launcher
+
+    def observe(self, host: Host, step: StartTarget) -> FoundProcess:
+        return _found(host, self._launcher(step).launch(step))
+
+    def check(self, host: Host, step: StartTarget, found: FoundProcess) -> None:  # noqa: ARG002
+        _check(self._launcher(step).launch(step), found)
+
+    def perform(self, host: Host, step: StartTarget, found: FoundProcess, keep: Keep) -> None:
+        _start(host, self._launcher(step), step, found, keep)
+
+    def inverse(self, step: StartTarget, found: FoundProcess, result: MadeProcess | None) -> Inverse | None:
+        launch = self._launcher(step).launch(step)
+        return StopTarget(
+            name=launch.name,
+            directory=launch.directory,
+            token=found.token,
+            files=(*launch.sockets.values(), launch.log, *launch.files),
+            made=found.missing,
+            pid=result.pid if result else 0,
+            start_time=result.start_time if result else 0,
+        )
+
+
+class StopReversal(Idempotent):
+    """Ends a machine or a target. `launcher` asks politely first; without one SIGTERM is polite enough (a storage
+    daemon closes its nodes on it)."""
+
+    def __init__(self, launcher: Launcher | None = None) -> None:
+        self._launcher = launcher
+
+    def observe(self, host: Host, inverse: StopMachine | StopTarget) -> FoundNothing:  # noqa: ARG002
+        return FoundNothing()
+
+    def perform(self, host: Host, inverse: StopMachine | StopTarget, found: FoundNothing) -> Outcome:  # noqa: ARG002
+        processes = self._ours(host, inverse)
+        for process in processes:
+            if not self._end(host, inverse, process):
+                return failed(
+                    f"{inverse.name} (process {process.pid}) does not end, not even by SIGKILL",
+                    remedy=f"see what the kernel waits for: cat /proc/{process.pid}/stack; then nvlane restore",
+                )
+        removed = [path for path in inverse.files if _remove(host, path)]
+        directories = remove_directories(host, inverse.made)
+        if directories.fate is Fate.KEPT:
+            return directories
+        return PUT_BACK if processes or removed else already("it does not run, and its files are gone")
+
+    def _ours(self, host: Host, inverse: StopMachine | StopTarget) -> tuple[MadeProcess, ...]:
+        # The recorded process, if it is still the same one, and whoever else has the token: the tool may have died
+        # between starting it and writing its id down. After a reboot no process has it.
+        processes = find_by_token(host, inverse.token)
+        if inverse.pid and start_time_of(host, inverse.pid) == inverse.start_time:
+            recorded = MadeProcess(pid=inverse.pid, start_time=inverse.start_time)
+            if recorded not in processes and not _readable(host, inverse.pid):
+                return (recorded, *processes)
+        return processes
+
+    def _end(self, host: Host, inverse: StopMachine | StopTarget, process: MadeProcess) -> bool:
+        def ended(deadline: float) -> bool:
+            return host.wait_end(process.pid, process.start_time, deadline=deadline)
+
+        if self._asked(inverse) and ended(QUIT_DEADLINE):
+            return True
+        for number, deadline in ((signal.SIGTERM, TERM_DEADLINE), (signal.SIGKILL, KILL_DEADLINE)):
+            if not host.signal(process.pid, process.start_time, number) or ended(deadline):
+                return True
+        return False
+
+    def _asked(self, inverse: StopMachine | StopTarget) -> bool:
+        if self._launcher is None:
+            return False
+        try:
+            self._launcher.quit(inverse.directory, inverse.name, QUIT_DEADLINE)
+        except (NvlaneError, OSError):
+            return False  # it does not answer, or its socket is gone: a signal needs neither
+        return True
+
+
+def _readable(host: Host, pid: int) -> bool:
+    # A process that made itself undumpable (prctl(2), PR_SET_DUMPABLE) hides its environment from its own user, too.
+    try:
+        host.read_bytes(f"/proc/{pid}/environ")
+    except (PermissionError, FileNotFoundError, ProcessLookupError):
+        return False
+    return True
+
+
+def _remove(host: Host, path: str) -> bool:
+    try:
+        host.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HostError(f"cannot remove {path}: {error.strerror}") from error
+    return True

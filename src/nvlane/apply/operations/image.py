@@ -1,0 +1,67 @@
+"""Disk images: created under another name, given their own when they are whole, removed only while untouched."""
+
+from __future__ import annotations
+
+import secrets
+
+from nvlane.apply.operations.found import FoundImage, FoundNothing, MadeImage
+from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, kept
+from nvlane.model.errors import HostError, Refused
+from nvlane.model.host import Host
+from nvlane.plan.step import CreateImage, RemoveImage
+
+
+class CreateImageOperation:
+    def observe(self, host: Host, step: CreateImage) -> FoundImage:
+        directory, _, name = step.path.rpartition("/")
+        return FoundImage(exists=host.exists(step.path), growing=f"{directory}/.{name}.{secrets.token_hex(4)}")
+
+    def check(self, host: Host, step: CreateImage, found: FoundImage) -> None:
+        if found.exists:
+            raise Refused(f"{step.path} is there already; nvlane never overwrites an image", remedy="plan again")
+        parent = step.path.rpartition("/")[0] or "/"
+        if not host.exists(parent):
+            raise HostError(f"cannot create {step.path}: there is no directory {parent}", remedy=f"mkdir -p {parent}")
+
+    def perform(self, host: Host, step: CreateImage, found: FoundImage, keep: Keep) -> None:
+        try:
+            if step.format == "raw":
+                host.create_sparse(found.growing, step.size)
+            else:
+                host.command(["qemu-img", "create", "-q", "-f", step.format, found.growing, str(step.size)])
+            made = host.stat(found.growing)
+            keep(MadeImage(inode=made.inode, size=made.size, mtime_ns=made.mtime_ns))
+            host.link(found.growing, step.path)
+            host.unlink(found.growing)
+        except OSError as error:
+            raise HostError(f"cannot create {step.path}: {error.strerror}") from error
+
+    def inverse(self, step: CreateImage, found: FoundImage, result: MadeImage | None) -> RemoveImage:
+        if result is None:
+            return RemoveImage(path=step.path, growing=found.growing)
+        return RemoveImage(
+            path=step.path,
+            growing=found.growing,
+            inode=result.inode,
+            size=result.size,
+            mtime_ns=result.mtime_ns,
+        )
+
+
+class RemoveImageReversal(Idempotent):
+    def observe(self, host: Host, inverse: RemoveImage) -> FoundNothing:  # noqa: ARG002
+        return FoundNothing()
+
+    def perform(self, host: Host, inverse: RemoveImage, found: FoundNothing) -> Outcome:  # noqa: ARG002
+        grew = host.exists(inverse.growing)
+        if grew:
+            host.unlink(inverse.growing)
+        if not inverse.inode or not host.exists(inverse.path):
+            return PUT_BACK if grew else already("it is not there")
+        now = host.stat(inverse.path)
+        if now.inode != inverse.inode:
+            return kept(f"{inverse.path} is another file by now")
+        if (now.size, now.mtime_ns) != (inverse.size, inverse.mtime_ns):
+            return kept(f"{inverse.path} has been written to; it is yours")
+        host.unlink(inverse.path)
+        return PUT_BACK

@@ -1,0 +1,63 @@
+"""Which operation belongs to which step, and which reversal to which inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nvlane.apply.operations.directories import MakeDirectoryOperation, RemoveDirectoryReversal
+from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverReversal
+from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
+from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
+from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
+from nvlane.apply.operations.module import LoadModuleOperation, UnloadModuleReversal
+from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
+from nvlane.apply.operations.operation import Operation, Reversal
+from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
+from nvlane.plan import step as steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launchers:
+    """Who knows how to start what: QEMU, each target engine by name, and hot-plug."""
+
+    machine: Launcher
+    plugger: Plugger
+    targets: Mapping[str, Launcher] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """The whole table: by class of step, and by class of inverse."""
+
+    forward: Mapping[type, Operation[Any]]
+    back: Mapping[type, Reversal[Any]]
+
+
+def operations(launchers: Launchers) -> Operations:
+    """The table for these launchers."""
+    return Operations(
+        forward={
+            steps.LoadModule: LoadModuleOperation(),
+            steps.BindDriver: BindDriverOperation(),
+            steps.ReserveHugepages: ReserveHugepagesOperation(),
+            steps.MakeDirectory: MakeDirectoryOperation(),
+            steps.MountHugetlbfs: MountHugetlbfsOperation(),
+            steps.CreateImage: CreateImageOperation(),
+            steps.StartTarget: StartTargetOperation(launchers.targets),
+            steps.StartMachine: StartMachineOperation(launchers.machine),
+            steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
+        },
+        back={
+            steps.UnloadModule: UnloadModuleReversal(),
+            steps.RestoreDriver: RestoreDriverReversal(),
+            steps.ReleaseHugepages: ReleaseHugepagesReversal(),
+            steps.RemoveDirectory: RemoveDirectoryReversal(),
+            steps.Unmount: UnmountReversal(),
+            steps.RemoveImage: RemoveImageReversal(),
+            steps.StopTarget: StopReversal(),
+            steps.StopMachine: StopReversal(launchers.machine),
+            steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
+        },
+    )
