@@ -5,7 +5,6 @@ Every error is a SpecError that names the file, the line, the place and the near
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from nvlane.spec.declaration import declared, lane_classes
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import Lane
 from nvlane.spec.machine import Machine
+from nvlane.spec.nearest import nearest
 from nvlane.spec.outline import nearest_line, outline
 from nvlane.spec.validate import check, check_together
 from nvlane.spec.value import Wrong, read_value
@@ -50,9 +50,7 @@ def read_specs(paths: Iterable[str]) -> tuple[Spec, ...]:
     """Several specs, checked each and against one another. Raises SpecError."""
     specs = tuple(read_spec(path) for path in paths)
     for index, problem in check_together(specs):
-        raise SpecError(
-            problem.message, place=problem.place, source=specs[index].source, remedy=problem.remedy
-        )
+        raise SpecError(problem.message, place=problem.place, source=specs[index].source, remedy=problem.remedy)
     return specs
 
 
@@ -163,9 +161,3 @@ class _Document:
             guess = f"; lanes of kind {', '.join(owners)} have it"
         remedy = f"the keys here are {', '.join(known)}"
         self.fail(f"{place}.{name}" if place else name, f"unknown key '{name}'{guess}", remedy)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'drive'?", or '' when nothing is near."""
-    found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{found[0]}'?" if found else ""

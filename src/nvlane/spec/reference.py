@@ -20,13 +20,13 @@ _HEAD: Final = """\
 
 <!-- Made by `nvlane schema --reference`; edit the declarations in src/nvlane/spec instead. -->
 
-A spec is a TOML file: one `[machine]` table and any number of `[[lane]]` tables, each with a `kind`. It says what
-you want, never how. `docs/spec.schema.json` is its JSON schema (`nvlane schema` prints it).
+A spec is a TOML file: one `[machine]` table and any number of `[[lane]]` tables, each with a `kind`. It says
+what you want, never how. `docs/spec.schema.json` is its JSON schema (`nvlane schema` prints it).
 
 Sizes are written `4GiB`, `512MiB`, `2M` or as a number of bytes; units are powers of 1024, and `GB` is refused
-because drives count it by 1000. Processors are `0-3,8` or a mask, `0x3`. A relative path starts at the directory
-of the spec. A drive is a PCI address (`0000:04:00.0`) or its serial number (`serial:S4EVNX0M512345`), which
-survives renumbering; `serial:S4EVNX0M512345/vf0` is its first virtual function.
+because drives count it by 1000. Processors are `0-3,8` or a mask, `0x3`. A relative path starts at the
+directory of the spec. A drive is a PCI address (`0000:04:00.0`) or its serial number
+(`serial:S4EVNX0M512345`), which survives renumbering; `serial:S4EVNX0M512345/vf0` is its first virtual function.
 """
 
 _HEADINGS: Final[dict[str, str]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable
 from enum import StrEnum
@@ -15,6 +14,7 @@ from nvlane.model.size import format_size, parse_size
 from nvlane.spec.declaration import Declared
 from nvlane.spec.drive import normal_drive
 from nvlane.spec.key import Kind
+from nvlane.spec.nearest import nearest
 
 #: QEMU's sizes and counts are signed 64-bit numbers at most.
 LARGEST: Final = (1 << 63) - 1
@@ -81,9 +81,7 @@ def _choice(choices: type[StrEnum], value: object, place: str) -> StrEnum:
     try:
         return choices(text)
     except ValueError:
-        near = difflib.get_close_matches(text.lower(), names, n=1)
-        guess = f"; did you mean '{near[0]}'?" if near else ""
-        raise Wrong(place, f"'{text}' is not known here{guess}", remedy) from None
+        raise Wrong(place, f"'{text}' is not known here{nearest(text, names)}", remedy) from None
 
 
 def _text(value: object, place: str, wanted: str, remedy: str = "write it in quotes") -> str:
@@ -108,13 +106,9 @@ def _within(key: Declared, number: int, place: str) -> int:
     shown: Callable[[int], str] = format_size if key.kind is Kind.SIZE else str
     maximum = LARGEST if key.maximum is None else key.maximum
     if number < key.minimum:
-        raise Wrong(
-            place, f"{shown(number)} is less than {shown(key.minimum)}", f"write {shown(key.minimum)} or more"
-        )
+        raise Wrong(place, f"{shown(number)} is less than {shown(key.minimum)}", f"write {shown(key.minimum)} or more")
     if number > maximum:
-        raise Wrong(
-            place, f"{shown(number)} is more than {shown(maximum)}", f"write {shown(maximum)} or less"
-        )
+        raise Wrong(place, f"{shown(number)} is more than {shown(maximum)}", f"write {shown(maximum)} or less")
     return number
 
 
