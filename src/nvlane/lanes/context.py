@@ -58,11 +58,6 @@ class Context:
     def qemu(self) -> Qemu:
         return self.facts.qemu or Qemu(path=self.spec.machine.qemu, version="", error="not found")
 
-    def proof_seed(self) -> int:
-        """A seed for the write proof that differs from lane to lane and is the same in every plan."""
-        text = f"{self.spec.machine.name}/{self.spec.lane_name(self.index)}"
-        return int.from_bytes(text.encode()[-7:], "big") ^ (self.index << 56)
-
     def refuse(self, code: str, reason: str, *, evidence: tuple[str, ...] = (), remedy: str = "") -> Refusal:
         return Refusal(code=code, lane=self.index, reason=reason, evidence=evidence, remedy=remedy)
 

@@ -161,6 +161,5 @@ def write_claim(host_path: str, locator: Locator, at: Context, *, offset: int = 
         locator=locator,
         offset=offset,
         length=PROOF_LENGTH,
-        seed=at.proof_seed(),
         host_path=host_path,
     )

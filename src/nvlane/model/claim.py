@@ -63,7 +63,7 @@ class ContentClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteClaim:
-    """The guest writes a pattern (seeded) at `offset`, and the host reads the same bytes after `down`.
+    """The guest writes a pattern, drawn anew each time, at `offset`, and the host reads the same bytes after `down`.
 
     `host_path` is where the host reads: a file, or 'serial:SERIAL:NSID' for a drive that goes back to the kernel."""
 
@@ -72,7 +72,6 @@ class WriteClaim:
     locator: Locator
     offset: int
     length: int
-    seed: int
     host_path: str
 
 

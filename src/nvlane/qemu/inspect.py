@@ -33,6 +33,7 @@ class MemoryDevice:
     kind: str
     size: int
     memdev: str
+    address: int = 0
 
 
 def status(monitor: Monitor) -> str:
@@ -93,6 +94,8 @@ def memory_devices(monitor: Monitor) -> tuple[MemoryDevice, ...]:
             kind=str(entry["type"]),
             size=int(entry["data"]["size"]),
             memdev=str(entry["data"].get("memdev", "")),
+            # virtio-pmem calls it memaddr, for its addr is a PCI one (qapi/machine.json).
+            address=int(entry["data"].get("memaddr", entry["data"].get("addr", 0))),
         )
         for entry in monitor.execute("query-memory-devices")
     )
