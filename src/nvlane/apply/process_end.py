@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +11,30 @@ from pathlib import Path
 from nvlane.apply.process import status_text
 from nvlane.model.cpus import format_cpus
 from nvlane.model.errors import CommandFailed, HostError, NvlaneError
+from nvlane.wire.qmp import PeerGone
 
 _LAST_WORDS = 4096  # bytes of the log's end that are read
+_ENDING = 5.0  # seconds from a closed socket to the end of its process
 
 
 def explain_end(argv: Sequence[str], pid: int, log: str, error: NvlaneError) -> CommandFailed:
     """The error to raise for a process of ours that broke off with `error`: its command ready to paste, its
     status, the last words in its log."""
-    return CommandFailed(
-        shlex.join(argv), _status(pid) or str(error), _tail(log), remedy=f"the whole log is {log}"
-    )
+    if isinstance(error, PeerGone):
+        _wait_end(pid)
+    return CommandFailed(shlex.join(argv), _status(pid) or str(error), _tail(log), remedy=f"the whole log is {log}")
+
+
+def _wait_end(pid: int) -> None:
+    """A process closes its sockets shortly before it ends: only then has it a status."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # it has ended, and somebody has taken its status
+    try:
+        select.select([process], [], [], _ENDING)
+    finally:
+        os.close(process)
 
 
 def _status(pid: int) -> str:

@@ -1,0 +1,178 @@
+"""Every kind of machine started for real (TCG, no guest system): running, its devices there, its links
+alive."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from qemu_cases import CASES, DISK_SIZE, Case, Place, file_nodes, machine
+from qemu_running import started
+
+from nvlane.apply.launch_qemu import QemuLauncher
+from nvlane.apply.process import run
+from nvlane.model.device import Device, Frontend, Object, SocketChardev
+from nvlane.model.errors import CommandFailed
+from nvlane.model.size import MIB
+from nvlane.plan.step import Export, StartMachine, StartTarget
+from nvlane.qemu import inspect
+from nvlane.qemu.hotplug import hot_plug, hot_unplug, unplug_order
+from nvlane.targets.storage_daemon import StorageDaemon
+from nvlane.wire.qmp import Qmp, QmpError
+
+QEMU = shutil.which("qemu-system-x86_64") or ""
+DAEMON = shutil.which("qemu-storage-daemon") or ""
+pytestmark = pytest.mark.skipif(not (QEMU and DAEMON), reason="QEMU is not installed")
+
+REAL = {name: case for name, case in CASES.items() if case.real}
+
+
+@cache
+def has_property(device: str, name: str) -> bool:
+    return f"  {name}=" in run([QEMU, "-device", f"{device},help"]).stdout
+
+
+@contextlib.contextmanager
+def target(directory: Path) -> Iterator[int]:
+    """A storage daemon that serves disk0.raw of `directory` on vhost.sock there."""
+    export = Export(
+        node="disk0",
+        socket=f"{directory}/vhost.sock",
+        frontend="virtio-blk",
+        queues=2,
+        block_size=512,
+        path=f"{directory}/disk0.raw",
+    )
+    step = StartTarget(
+        engine="qemu-storage-daemon", name="t.0", binary=DAEMON, directory=f"{directory}/target", export=export
+    )
+    with started(StorageDaemon(), step) as pid:
+        yield pid
+
+
+def step_of(case: Case, directory: Path) -> StartMachine:
+    for name in case.images:
+        with (directory / name).open("wb") as image:
+            image.truncate(DISK_SIZE)
+    place = Place(runtime=str(directory / "run"), images=str(directory))
+    return StartMachine(binary=QEMU, machine=machine(place, case), devices=case.devices(str(directory)))
+
+
+@contextlib.contextmanager
+def up(case: Case, directory: Path) -> Iterator[Qmp]:
+    step = step_of(case, directory)
+    with contextlib.ExitStack() as stack:
+        if case.target:
+            stack.enter_context(target(directory))
+        pid = stack.enter_context(started(QemuLauncher(), step))
+        # A monitor serves one client: this one must be closed before the launcher asks QEMU to quit.
+        with Qmp.connect(f"{step.machine.runtime}/qmp.sock", pid=pid) as monitor:
+            yield monitor
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_starts(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    for device, wanted in case.needs:
+        if not has_property(device, wanted):
+            pytest.skip(f"this QEMU's {device} has no {wanted}")
+    with up(case, tmp_path) as monitor:
+        assert inspect.status(monitor) == "running"
+        assert set(case.present) <= inspect.device_ids(monitor)
+        links = {device.id for device in case.devices("") if isinstance(device, SocketChardev)}
+        assert {c.id for c in inspect.chardevs(monitor) if c.connected} >= links | {"qmp"}
+        assert len(inspect.vcpu_threads(monitor)) == machine(Place(runtime=""), case).cpus
+    assert oct((tmp_path / "run" / "console.log").stat().st_mode)[-3:] == "600"
+    assert oct((tmp_path / "run" / "qemu.log").stat().st_mode)[-3:] == "600"
+
+
+def test_memory_devices_are_listed_without_the_label(tmp_path: Path) -> None:
+    with up(CASES["nvdimm"], tmp_path) as monitor:
+        (device,) = inspect.memory_devices(monitor)
+    # QEMU lists the whole backend of an NVDIMM; the label is a part of it.
+    assert (device.id, device.kind, device.size - device.size % DISK_SIZE) == ("dimm", "nvdimm", DISK_SIZE)
+
+
+def test_iothreads_have_threads(tmp_path: Path) -> None:
+    with up(CASES["frontend-virtio-blk"], tmp_path) as monitor:
+        assert inspect.iothread_threads(monitor)["io0"] > 0
+
+
+def test_a_broken_command_line_is_told_in_qemus_words(tmp_path: Path) -> None:
+    case = Case(devices=lambda _: (Frontend(driver="nvme", id="ctrl", slot=True),))
+    with pytest.raises(CommandFailed) as error, up(case, tmp_path):
+        pass
+    assert error.value.status == "exit status 1"
+    assert "serial property not set" in error.value.last_words
+    assert str(tmp_path / "run" / "qmp.sock") in error.value.command
+    assert "fd=" not in error.value.command
+
+
+def test_a_dead_vhost_user_link_is_seen(tmp_path: Path) -> None:
+    """Without shared memory QEMU runs on with a dead disk, from the moment when the guest (here its firmware)
+    drives it. Only the character device shows that, and `share=on` by construction prevents it."""
+    whole = CASES["vhost-user-blk"]
+    private = Case(devices=whole.devices, images=whole.images, target=True)
+    with up(private, tmp_path) as monitor:
+        until = time.monotonic() + 20
+        while all(c.connected for c in inspect.chardevs(monitor) if c.id == "link"):
+            assert time.monotonic() < until, "the link of private memory stayed alive"
+            monitor.execute("query-version")
+        assert inspect.status(monitor) == "running"
+
+
+def plug(monitor: Qmp, devices: tuple[Device, ...], port: str) -> None:
+    for device in devices:
+        bus = port if isinstance(device, Frontend) and device.slot else ""
+        command = hot_plug(device, bus)
+        monitor.execute(command.execute, command.arguments)
+
+
+HOT: dict[str, tuple[Device, ...]] = {
+    "virtio-blk": (
+        Object(qom_type="iothread", id="io9"),
+        Frontend(driver="virtio-blk-pci", id="hot", properties={"drive": "disk0", "iothread": "io9"}, slot=True),
+    ),
+    "virtio-scsi": (
+        Frontend(driver="virtio-scsi-pci", id="hot", slot=True),
+        Frontend(driver="scsi-hd", id="hot-disk", properties={"drive": "disk0", "bus": "hot.0"}),
+    ),
+    "nvme": (Frontend(driver="nvme", id="hot", properties={"drive": "disk0", "serial": "1"}, slot=True),),
+    "usb": (
+        Frontend(driver="qemu-xhci", id="hot", slot=True),
+        Frontend(driver="usb-storage", id="hot-disk", properties={"drive": "disk0", "bus": "hot.0"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_plug(name: str, tmp_path: Path) -> None:
+    """Plugged into the first free port. Without a guest system nobody lets it go again, so the way back is
+    tested for its order here and as a whole in the lab."""
+    devices = (*file_nodes(str(tmp_path)), *HOT[name])
+    with up(Case(images=("disk0.raw",)), tmp_path) as monitor:
+        assert inspect.free_ports(monitor) == ("port0", "port1")
+        plug(monitor, devices, "port0")
+        assert "hot" in inspect.device_ids(monitor)
+        assert inspect.free_ports(monitor) == ("port1",)
+        order = [hot_unplug(device) for device in unplug_order(devices)]
+        assert [command.gone for command in order if command.gone] == ["hot"]
+        monitor.execute(order[0].execute, order[0].arguments)
+        with pytest.raises(QmpError, match="in use") as refused:
+            monitor.execute("blockdev-del", {"node-name": "disk0"})
+        assert refused.value.kind == "GenericError"
+
+
+def test_hot_plugged_memory_and_its_way_back(tmp_path: Path) -> None:
+    backend = Object(qom_type="memory-backend-ram", id="more", properties={"size": 64 * MIB})
+    with up(CASES["bare"], tmp_path) as monitor:
+        plug(monitor, (backend,), "")
+        removal = hot_unplug(backend)
+        monitor.execute(removal.execute, removal.arguments)
+        with pytest.raises(QmpError, match="not found"):
+            monitor.execute(removal.execute, removal.arguments)
