@@ -41,7 +41,9 @@ def _by_serial(facts: Facts, serial: str) -> Located | NotLocated:
     drives = [d for d in facts.drives if d.serial == serial and not _is_virtual(facts, d)]
     if len(drives) > 1:
         where = ", ".join(str(d.address) for d in drives)
-        return NotLocated(reason=f"{len(drives)} drives have the serial {serial}: {where}", remedy="give the PCI address")
+        return NotLocated(
+            reason=f"{len(drives)} drives have the serial {serial}: {where}", remedy="give the PCI address"
+        )
     function = facts.function(drives[0].address) if drives else None
     if not drives or function is None:
         return NotLocated(reason=f"no drive has the serial {serial}", remedy=_what_there_is(facts, serial))
@@ -55,7 +57,8 @@ def _by_address(facts: Facts, text: str) -> Located | NotLocated:
         return NotLocated(reason=f"there is no PCI function {address}", remedy=_what_there_is(facts, text))
     if not function.is_nvme:
         return NotLocated(
-            reason=f"{address} is no NVMe controller (class {function.pci_class:06x})", remedy=_what_there_is(facts, text)
+            reason=f"{address} is no NVMe controller (class {function.pci_class:06x})",
+            remedy=_what_there_is(facts, text),
         )
     return Located(function=function, drive=facts.drive(address) or Drive(address=address))
 
@@ -70,7 +73,8 @@ def _virtual_function(facts: Facts, parent: Located, number: int) -> Located | N
         return NotLocated(reason=f"{address} has no SR-IOV", remedy="take the whole controller")
     return NotLocated(
         reason=f"{address} has {len(functions)} virtual functions enabled, of {parent.function.sriov_total}",
-        remedy=f"enable them: echo {number + 1} > {address.sysfs}/sriov_numvfs, after 'nvme virt-mgmt' gave them queues",
+        remedy=f"enable them: echo {number + 1} > {address.sysfs}/sriov_numvfs, "
+        "after 'nvme virt-mgmt' gave them queues",
     )
 
 

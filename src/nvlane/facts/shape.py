@@ -164,6 +164,7 @@ class Qemu:
     devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # device type -> its properties
     objects: tuple[str, ...] = ()
     block_drivers: tuple[str, ...] = ()
+    aio: tuple[str, ...] = ()  # ways of asynchronous I/O on files: 'threads', 'native', 'io_uring'
     sandbox: bool = False
     error: str = ""
 
@@ -176,6 +177,7 @@ class StorageDaemon:
     version: str
     exports: tuple[str, ...] = ()
     block_drivers: tuple[str, ...] = ()
+    aio: tuple[str, ...] = ()
     error: str = ""
 
 
@@ -210,7 +212,8 @@ class PathFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of this process: `memlock` in bytes, None for unlimited; `can_raise` when root or CAP_SYS_RESOURCE."""
+    """Limits that children can be given: `memlock` is the hard limit in bytes, None for unlimited; `can_raise` when
+    this process may go past it (CAP_SYS_RESOURCE)."""
 
     memlock: int | None
     can_raise: bool
@@ -245,12 +248,13 @@ class Facts:
     nodes: tuple[NumaNode, ...] = ()
     hugepages: tuple[HugepagePool, ...] = ()
     default_hugepage: int = 0
+    hugepages_reserved: Mapping[int, int] = field(default_factory=dict)  # page size -> free pages that are promised
     hugetlbfs: tuple[Mount, ...] = ()
     modules: tuple[str, ...] = ()  # loaded or built in, of those that matter to a lane
     loadable: tuple[str, ...] = ()  # not loaded, but modprobe would find them
-    limits: Limits = Limits(memlock=None, can_raise=True)  # noqa: RUF009 - a frozen value
+    limits: Limits = Limits(memlock=None, can_raise=True)
     vfio: Vfio | None = None
-    kvm: Kvm = Kvm(usable=False, reason="not probed")  # noqa: RUF009
+    kvm: Kvm = Kvm(usable=False, reason="not probed")
     qemu: Qemu | None = None
     storage_daemon: StorageDaemon | None = None
     dax_devices: tuple[DaxDevice, ...] = ()
@@ -260,6 +264,7 @@ class Facts:
     bridges: tuple[str, ...] = ()  # network bridges
     probe_kernel: str = ""  # kernel and initrd of nvlane's own probe guest, '' when none could be made
     probe_initrd: str = ""
+    unknown: tuple[str, ...] = ()  # what could not be seen, each a sentence with the remedy
     taken: float = 0.0
 
     def function(self, address: PciAddress) -> PciFunction | None:

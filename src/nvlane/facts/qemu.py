@@ -1,0 +1,73 @@
+"""What a QEMU binary can do, in its own words: one run, no machine, a script of QMP commands."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvlane.facts.qmp_script import Question, Schema, ask, version_text
+from nvlane.facts.shape import Qemu
+from nvlane.model.errors import HostError, WireError
+from nvlane.model.host import HostReader
+
+#: Devices that a lane may want: their properties are asked for. A type that the binary lacks is left out of the facts.
+DEVICES: Final = (
+    "nvme", "nvme-ns", "nvme-subsys", "vfio-pci", "virtio-blk-pci", "virtio-scsi-pci", "vhost-user-blk-pci",
+    "vhost-user-scsi-pci", "nvdimm", "virtio-pmem-pci", "scsi-hd", "ide-hd", "usb-storage", "qemu-xhci", "ich9-ahci",
+    "pcie-root-port", "pci-bridge", "pcie-pci-bridge", "pxb-pcie", "virtio-serial-pci", "virtserialport",
+    "virtio-rng-pci", "virtio-net-pci", "virtio-balloon-pci", "isa-serial", "isa-debug-exit", "intel-iommu",
+    "virtio-iommu-pci", "VGA", "virtio-vga",
+)  # fmt: skip
+
+# No machine, so no vCPU: TCG first, for it needs no device node; a binary without it falls to KVM.
+_ARGUMENTS: Final = (
+    "-S", "-no-user-config", "-nodefaults", "-machine", "none,accel=tcg:kvm", "-display", "none", "-qmp", "stdio",
+)  # fmt: skip
+
+_QUESTIONS: Final[tuple[Question, ...]] = (
+    ("query-version", {}),
+    ("query-machines", {}),
+    ("qom-list-types", {"implements": "device", "abstract": False}),
+    ("qom-list-types", {"implements": "user-creatable", "abstract": False}),
+    ("qom-list-types", {"implements": "accel", "abstract": False}),
+    ("query-qmp-schema", {}),
+    ("query-command-line-options", {"option": "sandbox"}),
+)
+
+
+def read_qemu(host: HostReader, path: str) -> Qemu:
+    """Ask the binary at an absolute path. A broken one gives a value with `error`, never an exception."""
+    asked = (*_QUESTIONS, *(("device-list-properties", {"typename": name}) for name in DEVICES))
+    try:
+        replies = ask(host, (path, *_ARGUMENTS), asked)
+        return _made_of(path, replies)
+    except (HostError, WireError) as error:
+        return Qemu(path=path, version="", error=str(error))
+    except (KeyError, TypeError, ValueError) as error:
+        return Qemu(path=path, version="", error=f"{path} gave an answer that is not QMP as documented: {error!r}")
+
+
+def _made_of(path: str, replies: list[object]) -> Qemu:
+    version, machines, devices, objects, accelerators, schema, sandbox = _lists(replies[: len(_QUESTIONS)])
+    names = {entry["name"] for entry in devices}
+    properties = {
+        name: tuple(sorted(p["name"] for p in reply))
+        for name, reply in zip(DEVICES, replies[len(_QUESTIONS) :], strict=True)
+        if name in names and isinstance(reply, list)
+    }
+    entries = Schema(schema)
+    return Qemu(
+        path=path,
+        version=version_text(version),
+        machines=tuple(sorted({n for m in machines for n in (m["name"], m.get("alias", "")) if n and n != "none"})),
+        accelerators=tuple(sorted(a["name"].removesuffix("-accel") for a in accelerators)),
+        devices=properties,
+        objects=tuple(sorted(entry["name"] for entry in objects)),
+        block_drivers=tuple(sorted(entries.tag_values("blockdev-add"))),
+        aio=tuple(sorted(entries.enum_with("threads", "native"))),
+        sandbox=bool(sandbox),  # the option is registered only in a build with seccomp
+    )
+
+
+def _lists(replies: list[object]) -> list:  # type: ignore[type-arg]  # JSON, checked by use: see read_qemu
+    """The replies with 'not answered' as an empty list."""
+    return [reply if reply is not None else [] for reply in replies]
