@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,38 @@ const SERIAL_LINE: &str = "/dev/ttyS1";
 /// How long to wait for the port before the serial line is taken.
 const PORT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A door that is opened once.
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// Whether the devices that were here at the start have their drivers.
+static DEVICES: Gate = Gate { is_open: Mutex::new(false), opened: Condvar::new() };
+
+impl Gate {
+    fn open(&self) {
+        if let Ok(mut is_open) = self.is_open.lock() {
+            *is_open = true;
+            self.opened.notify_all();
+        }
+    }
+
+    fn wait(&self, patience: Duration) {
+        if let Ok(is_open) = self.is_open.lock() {
+            drop(self.opened.wait_timeout_while(is_open, patience, |is_open| !*is_open));
+        }
+    }
+}
+
+/// In the probe guest, wait until the devices that were here at the start have been offered to their drivers.
+/// Elsewhere that is long past.
+pub fn wait_for_devices() {
+    if std::process::id() == 1 {
+        DEVICES.wait(PORT_PATIENCE);
+    }
+}
+
 /// Never returns: when process 1 ends, the kernel panics.
 pub fn run() -> ! {
     std::panic::set_hook(Box::new(|panic| {
@@ -48,9 +81,14 @@ fn bring_up() -> Result<(), String> {
     }
     // Listen before the walk: what appears between would be nobody's.
     let events = Uevents::listen().map_err(|error| format!("listen for uevents: {error}"))?;
-    let modules: &'static Modules = Box::leak(Box::new(Modules::of_this_kernel()));
-    report(modules.load_for_devices(&Tree::system()));
-    thread::spawn(move || load_for_events(modules, &events));
+    // Beside the serving: a driver's start can take its time (ahci waits for every link), and the port's own driver
+    // is built into many kernels.
+    thread::spawn(move || {
+        let modules = Modules::of_this_kernel();
+        report(modules.load_for_devices(&Tree::system()));
+        DEVICES.open();
+        load_for_events(&modules, &events);
+    });
     let port = match serve::find_port(PORT_NAME, Some(Instant::now() + PORT_PATIENCE)) {
         Ok(port) => port,
         Err(message) if Path::new(SERIAL_LINE).exists() => {

@@ -23,7 +23,7 @@ pub enum After {
 pub fn handle(method: &str, given: Map<String, Value>, after: &mut After) -> Answer {
     match method {
         "hello" => hello(),
-        "inventory" => value(inventory::read(&Tree::system())),
+        "inventory" => inventory(),
         "resolve" => resolve::resolve(given),
         "digest" => device::digest(given),
         "write_pattern" => device::write_pattern(given),
@@ -49,6 +49,11 @@ fn hello() -> Answer {
         "pid1": std::process::id() == 1,
         "uptime_seconds": init::uptime(),
     }))
+}
+
+fn inventory() -> Answer {
+    init::wait_for_devices();
+    value(inventory::read(&Tree::system()))
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::exec;
+use crate::init;
 use crate::modules;
 use crate::protocol::{Answer, Code, Fault, params};
 
@@ -41,6 +42,7 @@ impl Mode {
 /// `nvdimm_create {namespace, mode, sector_size}`: give a namespace a new mode. What was in it is lost.
 pub fn create(given: Map<String, Value>) -> Answer {
     let wanted: Create = params(given)?;
+    init::wait_for_devices();
     for module in MODULES {
         modules::need(module)?;
     }

@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvlane.apply.process import run
+from nvlane.apply import zstd
 from nvlane.model.errors import HostError
+
+LARGEST_MODULE = 64 << 20
+"""Bytes; no module that we take is near it."""
 
 
 def module_name(path: str) -> str:
@@ -83,16 +86,6 @@ def content(path: Path) -> bytes:
 
             return gzip.decompress(packed)
         case ".zst":
-            return _zstd(path)
+            return zstd.decompress(packed, LARGEST_MODULE)
         case other:
             raise HostError(f"{path}: modules packed as {other} cannot be unpacked")
-
-
-def _zstd(path: Path) -> bytes:
-    """By the zstd program: Python has no zstd of its own before 3.14."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch, "module")
-        run(("zstd", "-q", "-d", str(path), "-o", str(target)))
-        return target.read_bytes()
