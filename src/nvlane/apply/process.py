@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +76,89 @@ def run(
     if check and done.returncode != 0:
         raise CommandFailed(command, status_text(done.returncode), done.stderr or done.stdout)
     return Completed(argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def stream(
+    argv: Sequence[str],
+    *,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> Iterator[str]:
+    """The lines of a command's stdout and stderr, merged, as they come, without their line ends.
+
+    Past the deadline (`timeout`, in seconds), or when the caller stops reading, the command is ended: SIGTERM, then
+    SIGKILL. Raises CommandFailed with the last lines on a status other than 0 (if `check`).
+    """
+    command = shlex.join(argv)
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=None if env is None else {**os.environ, **env},
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
+    assert child.stdout is not None
+    last: deque[str] = deque(maxlen=40)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        with child.stdout:
+            for line in _lines(child.stdout.fileno(), deadline):
+                last.append(line)
+                yield line
+        remaining = None if deadline is None else max(0.1, deadline - time.monotonic())
+        returncode = child.wait(remaining)
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        raise CommandFailed(command, f"no end within {timeout:g} s", "\n".join(last)) from error
+    finally:
+        _end(child)
+    if check and returncode != 0:
+        raise CommandFailed(command, status_text(returncode), "\n".join(last))
+
+
+def _lines(descriptor: int, deadline: float | None) -> Iterator[str]:
+    rest = b""
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        if (left is not None and left <= 0) or not select.select([descriptor], [], [], left)[0]:
+            raise TimeoutError
+        data = os.read(descriptor, 65536)
+        if not data:
+            break
+        *whole, rest = (rest + data).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def foreground(argv: Sequence[str]) -> int:
+    """Run a command on our own stdin, stdout and stderr; its exit status (128 + signal, as a shell has it).
+
+    While it runs, Ctrl-C is the command's business: the terminal sends it the signal too.
+    """
+    # A handler, not SIG_IGN: exec resets a handler, and the command would inherit "ignore".
+    before = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+    try:
+        status = subprocess.Popen(list(argv)).wait()
+    except FileNotFoundError as error:
+        raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
 
 
 def spawn(

@@ -1,0 +1,28 @@
+"""Where the lab keeps things on the machine it is started on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Images, emulators, byte code: all of it can be deleted and comes back."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "nvlane" / "lab"
+
+
+def runtime_dir() -> Path:
+    """Sockets, keys and logs of running labs. NVLANE_RUNTIME_DIR wins; then /run for root; then the session's own."""
+    if chosen := os.environ.get("NVLANE_RUNTIME_DIR"):
+        return Path(chosen) / "lab"
+    if os.geteuid() == 0:
+        return Path("/run/nvlane/lab")
+    if session := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(session) / "nvlane" / "lab"
+    return cache_dir() / "run"
+
+
+def disk_dir() -> Path:
+    """Drives of running labs: gigabytes, so not on the runtime directory's tmpfs. `lab down` removes them."""
+    return cache_dir() / "running"
