@@ -1,0 +1,159 @@
+"""The tour that the demo takes through the lab: every lane, each as a spec that a person could have written.
+
+Paths are the lab's own. The drives are those of `lab.drives`; the kernel's driver holds them when the tour starts and
+has them again when it ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Where the tour keeps its images and backing files, inside the lab.
+WORK = "/var/tmp/tour"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for."""
+
+    lane: str
+    variant: str
+    frontend: str
+    body: str
+    all_only: bool = False
+
+    @property
+    def name(self) -> str:
+        """The machine's name, and a file name: letters, digits and '-'."""
+        words = "".join(c if c.isalnum() else " " for c in f"{self.lane} {self.variant} {self.frontend}".lower())
+        return "-".join(words.split())[:60]
+
+    def spec(self) -> str:
+        """The TOML text of the spec."""
+        return f'[machine]\nname = "{self.name}"\nmemory = "384MiB"\ncpus = 1\n\n{self.body}'
+
+
+TOUR = (
+    Halt(
+        lane="emulated",
+        variant="two namespaces, one zoned",
+        frontend="nvme",
+        body=f"""[[lane]]
+kind = "emulated"
+serial = "DEMO-EMULATED"
+nqn = "nqn.2019-08.org.qemu:demo"
+write_proof = true
+
+[[lane.namespaces]]
+image = "{WORK}/disk1.qcow2"
+size = "1GiB"
+
+[[lane.namespaces]]
+image = "{WORK}/zoned.raw"
+size = "256MiB"
+block_size = 4096
+zoned = {{ zone_size = "16MiB", max_open = 8, max_active = 8 }}
+""",
+    ),
+    Halt(
+        lane="passthrough",
+        variant="whole controller",
+        frontend="nvme",
+        body='[[lane]]\nkind = "passthrough"\ndrive = "serial:LABDRIVE2"\nwrite_proof = true\n',
+    ),
+    Halt(
+        lane="userspace",
+        variant="a drive with data",
+        frontend="virtio-blk",
+        body='[[lane]]\nkind = "userspace"\ndrive = "serial:LABDRIVE1"\nfrontend = "virtio-blk"\nread_only = true\n',
+    ),
+    Halt(
+        lane="userspace",
+        variant="4096-byte blocks",
+        frontend="virtio-scsi",
+        body='[[lane]]\nkind = "userspace"\ndrive = "serial:LABDRIVE2"\nnamespace = 2\nfrontend = "virtio-scsi"\nwrite_proof = true\n',
+        all_only=True,
+    ),
+    Halt(
+        lane="userspace",
+        variant="behind a modelled controller",
+        frontend="nvme",
+        body='[[lane]]\nkind = "userspace"\ndrive = "serial:LABSPARE"\nfrontend = "nvme"\nwrite_proof = true\n',
+        all_only=True,
+    ),
+    Halt(
+        lane="vhost-user",
+        variant="qemu-storage-daemon on a drive",
+        frontend="virtio-blk",
+        body='[[lane]]\nkind = "vhost-user"\ndrive = "serial:LABSPARE"\nwrite_proof = true\n',
+    ),
+    Halt(
+        lane="vhost-user",
+        variant="qemu-storage-daemon on a file",
+        frontend="virtio-blk",
+        body=f'[[lane]]\nkind = "vhost-user"\nfile = "{WORK}/vhost.raw"\nsize = "256MiB"\nwrite_proof = true\n',
+    ),
+    Halt(
+        lane="nvdimm",
+        variant="hugepages, fsdax, ext4 with DAX",
+        frontend="nvdimm",
+        body="""[[lane]]
+kind = "nvdimm"
+backing = "hugepages"
+size = "256MiB"
+label = "2MiB"
+mode = "fsdax"
+filesystem = "ext4"
+""",
+    ),
+    Halt(
+        lane="nvdimm",
+        variant="a file, flushed by the host",
+        frontend="virtio-pmem",
+        body=f'[[lane]]\nkind = "nvdimm"\nbacking = "file"\npath = "{WORK}/pmem.raw"\nsize = "128MiB"\nwrite_proof = true\n',
+    ),
+    Halt(
+        lane="emulated",
+        variant="FDP, protection information",
+        frontend="nvme",
+        body=f"""[[lane]]
+kind = "emulated"
+serial = "DEMO-FDP"
+fdp = {{ handles = 4 }}
+
+[[lane.namespaces]]
+image = "{WORK}/fdp.raw"
+size = "256MiB"
+block_size = 4096
+metadata_size = 8
+protection = 1
+handles = [0, 1]
+""",
+        all_only=True,
+    ),
+    Halt(
+        lane="emulated",
+        variant="SR-IOV",
+        frontend="nvme",
+        body=f"""[[lane]]
+kind = "emulated"
+serial = "DEMO-SRIOV"
+vfs = 2
+namespaces = [{{ image = "{WORK}/sriov.raw", size = "256MiB" }}]
+""",
+        all_only=True,
+    ),
+    Halt(
+        lane="emulated",
+        variant="CMB and PMR",
+        frontend="nvme",
+        body=f"""[[lane]]
+kind = "emulated"
+serial = "DEMO-CMB"
+cmb = "16MiB"
+pmr = "16MiB"
+namespaces = [{{ image = "{WORK}/cmb.raw", size = "256MiB" }}]
+""",
+        all_only=True,
+    ),
+)
