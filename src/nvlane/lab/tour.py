@@ -16,17 +16,12 @@ WORK = "/var/tmp/tour"
 class Halt:
     """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for."""
 
+    name: str  # of the machine
     lane: str
     variant: str
     frontend: str
     body: str
     all_only: bool = False
-
-    @property
-    def name(self) -> str:
-        """The machine's name, and a file name: letters, digits and '-'."""
-        words = "".join(c if c.isalnum() else " " for c in f"{self.lane} {self.variant} {self.frontend}".lower())
-        return "-".join(words.split())[:60]
 
     def spec(self) -> str:
         """The TOML text of the spec."""
@@ -35,6 +30,7 @@ class Halt:
 
 TOUR = (
     Halt(
+        name="demo-emulated",
         lane="emulated",
         variant="two namespaces, one zoned",
         frontend="nvme",
@@ -56,18 +52,21 @@ zoned = {{ zone_size = "16MiB", max_open = 8, max_active = 8 }}
 """,
     ),
     Halt(
+        name="demo-passthrough",
         lane="passthrough",
         variant="whole controller",
         frontend="nvme",
         body='[[lane]]\nkind = "passthrough"\ndrive = "serial:LABDRIVE2"\nwrite_proof = true\n',
     ),
     Halt(
+        name="demo-userspace",
         lane="userspace",
         variant="a drive with data",
         frontend="virtio-blk",
         body='[[lane]]\nkind = "userspace"\ndrive = "serial:LABDRIVE1"\nfrontend = "virtio-blk"\nread_only = true\n',
     ),
     Halt(
+        name="demo-userspace-scsi",
         lane="userspace",
         variant="4096-byte blocks",
         frontend="virtio-scsi",
@@ -75,6 +74,7 @@ zoned = {{ zone_size = "16MiB", max_open = 8, max_active = 8 }}
         all_only=True,
     ),
     Halt(
+        name="demo-userspace-nvme",
         lane="userspace",
         variant="behind a modelled controller",
         frontend="nvme",
@@ -82,18 +82,21 @@ zoned = {{ zone_size = "16MiB", max_open = 8, max_active = 8 }}
         all_only=True,
     ),
     Halt(
+        name="demo-vhost-drive",
         lane="vhost-user",
         variant="qemu-storage-daemon on a drive",
         frontend="virtio-blk",
         body='[[lane]]\nkind = "vhost-user"\ndrive = "serial:LABSPARE"\nwrite_proof = true\n',
     ),
     Halt(
+        name="demo-vhost-file",
         lane="vhost-user",
         variant="qemu-storage-daemon on a file",
         frontend="virtio-blk",
         body=f'[[lane]]\nkind = "vhost-user"\nfile = "{WORK}/vhost.raw"\nsize = "256MiB"\nwrite_proof = true\n',
     ),
     Halt(
+        name="demo-nvdimm",
         lane="nvdimm",
         variant="hugepages, fsdax, ext4 with DAX",
         frontend="nvdimm",
@@ -107,12 +110,14 @@ filesystem = "ext4"
 """,
     ),
     Halt(
+        name="demo-pmem-file",
         lane="nvdimm",
         variant="a file, flushed by the host",
         frontend="virtio-pmem",
         body=f'[[lane]]\nkind = "nvdimm"\nbacking = "file"\npath = "{WORK}/pmem.raw"\nsize = "128MiB"\nwrite_proof = true\n',
     ),
     Halt(
+        name="demo-emulated-fdp",
         lane="emulated",
         variant="FDP, protection information",
         frontend="nvme",
@@ -132,6 +137,7 @@ handles = [0, 1]
         all_only=True,
     ),
     Halt(
+        name="demo-emulated-sriov",
         lane="emulated",
         variant="SR-IOV",
         frontend="nvme",
@@ -144,6 +150,7 @@ namespaces = [{{ image = "{WORK}/sriov.raw", size = "256MiB" }}]
         all_only=True,
     ),
     Halt(
+        name="demo-emulated-cmb",
         lane="emulated",
         variant="CMB and PMR",
         frontend="nvme",

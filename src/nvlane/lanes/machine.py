@@ -16,6 +16,7 @@ from nvlane.spec.machine import Accelerator, MemoryBacking, Network
 
 #: Names of machines become UUIDs in this name space, so that a machine keeps its UUID from plan to plan.
 _NAMESPACE = uuid.UUID("6f8a2c1e-2b53-5d0a-9a6e-0d2f6c5b7e10")
+SOCKET_PATH_MAX = 107
 #: Root ports kept free for hot-plug.
 SPARE_PORTS = 2
 #: Command line of the probe guest: messages on the serial console, and no wait after a panic.
@@ -50,6 +51,7 @@ def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
             )
         )
     reasons += _boot_refusals(spec, facts)
+    reasons.append(_socket_refusal(spec, facts))
     if machine.network is Network.BRIDGE and machine.bridge not in facts.bridges:
         known = ", ".join(facts.bridges) or "none"
         reasons.append(
@@ -61,6 +63,20 @@ def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
             )
         )
     return tuple(reason for reason in reasons if reason is not None)
+
+
+def _socket_refusal(spec: Spec, facts: Facts) -> Refusal | None:
+    """The longest socket path must fit into sockaddr_un.sun_path (unix(7)): 107 bytes and an end."""
+    longest = max((len(spec.lane_id(i)) for i in range(len(spec.lanes))), default=0)
+    length = len(f"{facts.runtime_dir}/{spec.machine.name}/".encode()) + longest + len("/vhost.sock")
+    if length <= SOCKET_PATH_MAX:
+        return None
+    return _refuse(
+        "socket-path",
+        f"the machine's sockets would have paths of {length} bytes, and Linux allows {SOCKET_PATH_MAX}",
+        evidence=(f"{facts.runtime_dir}/{spec.machine.name}",),
+        remedy="give the machine a shorter name, or set NVLANE_RUNTIME_DIR to a shorter directory",
+    )
 
 
 def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
