@@ -180,10 +180,10 @@ def test_an_event_is_matched_by_its_data(peer: Callable[[Script], str]) -> None:
         connection.recv(1)
 
     with Qmp.connect(peer(events)) as monitor:
-        found = monitor.wait_event("DEVICE_DELETED", lambda data: data.get("device") == "b", deadline=5)
+        found = monitor.wait_event("DEVICE_DELETED", match=lambda data: data.get("device") == "b", deadline=5)
         assert found["data"] == {"device": "b"}
         with pytest.raises(WireError, match="the event DEVICE_DELETED did not come"):
-            monitor.wait_event("DEVICE_DELETED", lambda data: data.get("device") == "c", deadline=0.1)
+            monitor.wait_event("DEVICE_DELETED", match=lambda data: data.get("device") == "c", deadline=0.1)
         assert [event["data"] for event in monitor.events()] == [{"device": "a"}]
 
 

@@ -24,7 +24,7 @@ class QemuLauncher:
         machine = step.machine
         sockets = {name: render.socket_path(machine, name) for name in CHANNELS}
         log = f"{machine.runtime}/qemu.log"
-        files = [log, f"{machine.runtime}/console.log"]
+        files = [f"{machine.runtime}/console.log"]
         if machine.display == "vnc":
             files.append(f"{machine.runtime}/vnc.sock")
         return Launch(

@@ -103,9 +103,7 @@ def entropy(machine: MachineDevice) -> tuple[Device, ...]:
     bus = Board.of(machine.machine_type).root_bus
     return (
         Object(qom_type="rng-builtin", id="rng0"),
-        Frontend(
-            driver="virtio-rng-pci", id="entropy", properties={"rng": "rng0", "bus": bus, "addr": _ENTROPY}
-        ),
+        Frontend(driver="virtio-rng-pci", id="entropy", properties={"rng": "rng0", "bus": bus, "addr": _ENTROPY}),
     )
 
 

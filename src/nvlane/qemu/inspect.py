@@ -43,9 +43,20 @@ def status(monitor: Monitor) -> str:
 
 def device_ids(monitor: Monitor) -> frozenset[str]:
     """The ids of all devices that were given one, on whatever bus."""
-    return frozenset(
-        str(entry["name"]) for entry in monitor.execute("qom-list", {"path": "/machine/peripheral"})
-    )
+    return frozenset(str(entry["name"]) for entry in monitor.execute("qom-list", {"path": "/machine/peripheral"}))
+
+
+def machine_type(monitor: Monitor) -> str:
+    """The machine type as it was resolved: 'pc-q35-10.0' for 'q35'."""
+    return str(monitor.execute("qom-get", {"path": "/machine", "property": "type"})).removesuffix("-machine")
+
+
+def present(monitor: Monitor) -> frozenset[str]:
+    """The ids of everything that can be plugged: devices, objects, block nodes and character devices."""
+    objects = {str(entry["name"]) for entry in monitor.execute("qom-list", {"path": "/objects"})}
+    nodes = {str(entry["node-name"]) for entry in monitor.execute("query-named-block-nodes", {"flat": True})}
+    links = {str(entry["label"]) for entry in monitor.execute("query-chardev")}
+    return device_ids(monitor) | objects | nodes | links
 
 
 def guest_pci_address(monitor: Monitor, device_id: str) -> PciAddress | None:

@@ -22,9 +22,7 @@ from nvlane.qemu.syntax import (
 )
 
 
-def argv(
-    binary: str, machine: MachineDevice, devices: tuple[Device, ...], fds: Mapping[str, int]
-) -> tuple[str, ...]:
+def argv(binary: str, machine: MachineDevice, devices: tuple[Device, ...], fds: Mapping[str, int]) -> tuple[str, ...]:
     """The whole command line.
 
     `fds` has the descriptors of sockets that listen already, by name (`board.CHANNELS`). A socket that is not

@@ -64,7 +64,6 @@ class StorageDaemon:
             directory=step.directory,
             log=log,
             sockets={"export": step.export.socket, "qmp": f"{step.directory}/qmp.sock"},
-            files=(log,),
             memlock=step.memlock,
         )
 

@@ -90,9 +90,7 @@ class Qmp:
             os.close(self._process)
             self._process = None
 
-    def execute(
-        self, command: str, arguments: Mapping[str, Any] | None = None, *, deadline: float = 30.0
-    ) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, deadline: float = 30.0) -> Any:
         """The value that a command returns. Raises QmpError when it is refused."""
         until = time.monotonic() + deadline
         self._number += 1
@@ -110,19 +108,19 @@ class Qmp:
             return message.get("return")
 
     def wait_event(
-        self, name: str, match: Callable[[Mapping[str, Any]], bool] = lambda _: True, *, deadline: float
+        self, *names: str, match: Callable[[Mapping[str, Any]], bool] = lambda _: True, deadline: float
     ) -> Event:
-        """The first event of this name whose `data` matches, come or still to come; others stay for later
-        waits."""
+        """The first event of one of these names whose `data` matches, come or still to come; others stay for
+        later waits."""
         until = time.monotonic() + deadline
         seen = 0
         while True:
             for index in range(seen, len(self._events)):
                 event = self._events[index]
-                if event["event"] == name and match(event.get("data", {})):
+                if event["event"] in names and match(event.get("data", {})):
                     return self._events.pop(index)
             seen = len(self._events)
-            self._fill(until, f"the event {name}")
+            self._fill(until, f"the event {' or '.join(names)}")
 
     def events(self) -> Iterator[Event]:
         """The events that came and that nobody waited for, oldest first; each is given once."""
@@ -143,6 +141,8 @@ class Qmp:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except (BrokenPipeError, ConnectionResetError) as error:
             raise PeerGone(f"the process behind {self._path} has closed the connection") from error
+        except BlockingIOError as error:  # the socket's own deadline: see _connected
+            raise WireError(f"the process behind {self._path} takes no more commands") from error
 
     def _receive(self, until: float, what: str) -> dict[str, Any]:
         """The next message that is no event."""
