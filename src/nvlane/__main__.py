@@ -1,3 +1,5 @@
+"""`python -m nvlane` is `nvlane`."""
+
 from nvlane.cli.main import run
 
 run()
