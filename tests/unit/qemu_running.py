@@ -6,7 +6,8 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,11 @@ def started(launcher: Launcher, step: Any) -> Iterator[int]:
         ended(pid)
         raise
     assert ended(pid) == 0, Path(launch.log).read_text()
+
+
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    """For what has no event: a short poll with a deadline."""
+    until = time.monotonic() + DEADLINE
+    while not done():
+        assert time.monotonic() < until, f"{what}: not within {DEADLINE} s"
+        time.sleep(0.01)
