@@ -265,7 +265,7 @@ class RemoveImage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopTarget:
     """End a target and remove what it left. `token` is in its environment and in no other process's; `made` are the
-    directories that were made for it, `pid` (0: not known) and `start_time` its process."""
+    directories that were made for it, `pid` (0: not known) and `start_time` its process in the boot `boot_id`."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
@@ -276,6 +276,7 @@ class StopTarget:
     made: tuple[str, ...]
     pid: int = 0
     start_time: int = 0
+    boot_id: str = ""
 
     def describe(self) -> str:
         return f"stop the target {self.name}"
@@ -294,6 +295,7 @@ class StopMachine:
     made: tuple[str, ...]
     pid: int = 0
     start_time: int = 0
+    boot_id: str = ""
 
     def describe(self) -> str:
         return f"stop {self.name}"

@@ -1,4 +1,4 @@
-"""Directories: made with all their missing parents, removed as far as nvlane made them and nobody put anything there."""
+"""Directories: made with their missing parents; removed as far as nvlane made them and nobody put anything there."""
 
 from __future__ import annotations
 

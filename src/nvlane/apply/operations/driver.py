@@ -41,8 +41,9 @@ class BindDriverOperation:
                 )
         uses = read_uses(host, step.address)
         if uses:
+            lines = "\n".join(f"  {use.device}: {use.kind} ({use.evidence})" for use in uses)
             raise Refused(
-                f"{step.address} is in use:\n" + "\n".join(f"  {use.device}: {use.kind} ({use.evidence})" for use in uses),
+                f"{step.address} is in use:\n{lines}",
                 remedy="end each of these uses, then run the same command again",
             )
 

@@ -111,11 +111,12 @@ Found = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeProcess:
-    """A process: its id, and its start time in clock ticks since boot (an id alone may be given again)."""
+    """A process: its id, its start time in clock ticks since boot, and which boot (an id alone may be given again)."""
 
     TAGGED: ClassVar[bool] = True
     pid: int
     start_time: int
+    boot_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

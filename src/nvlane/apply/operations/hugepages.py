@@ -104,8 +104,9 @@ class ReleaseHugepagesReversal:
         short = wanted - (found.total - after.total)
         if short <= 0:
             return PUT_BACK
+        pages_of = f"{short} of {inverse.pages} hugepages of {format_size(size)} on node {node}"
         return failed(
-            f"{short} of {inverse.pages} hugepages of {format_size(size)} on node {node} are in use{_users(host, size)}",
+            f"{pages_of} are in use{_users(host, size)}",
             remedy="end what uses them, then run nvlane restore",
         )
 

@@ -32,7 +32,8 @@ class CreateImageOperation:
             made = host.stat(found.growing)
             keep(MadeImage(inode=made.inode, size=made.size, mtime_ns=made.mtime_ns))
             host.link(found.growing, step.path)
-            host.unlink(found.growing)
+            if host.exists(found.growing):
+                host.unlink(found.growing)
         except OSError as error:
             raise HostError(f"cannot create {step.path}: {error.strerror}") from error
 

@@ -4,7 +4,7 @@
 
     nvlane --(1) listens on--> UNIX sockets, 0600, in a directory, 0700
        |
-       +----(2) spawns---> the process, with those sockets as descriptors 10, 11, ... and NVLANE_TOKEN in its environment
+       +----(2) spawns---> the process: those sockets are its descriptors 10, 11, ..., NVLANE_TOKEN is in its environment
        +----(3) journals-> pid and start time
        +----(4) waits----> ready(), with a deadline
 
@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from nvlane.apply.operations.directories import make_directories, missing_directories, remove_directories
 from nvlane.apply.operations.found import FoundNothing, FoundProcess, MadeProcess
 from nvlane.apply.operations.operation import PUT_BACK, Fate, Idempotent, Keep, Outcome, already, failed
-from nvlane.apply.operations.processes import TOKEN_NAME, find_by_token, start_time_of
+from nvlane.apply.operations.processes import TOKEN_NAME, boot_id, find_by_token, start_time_of
 from nvlane.model.errors import HostError, NvlaneError
 from nvlane.model.host import Host
 from nvlane.plan.step import Inverse, StartMachine, StartTarget, StopMachine, StopTarget
@@ -94,7 +94,7 @@ def _start(host: Host, launcher: Launcher, step: Any, found: FoundProcess, keep:
             host.close(descriptor)
     start_time = start_time_of(host, pid)
     if start_time is not None:
-        keep(MadeProcess(pid=pid, start_time=start_time))
+        keep(MadeProcess(pid=pid, start_time=start_time, boot_id=boot_id(host)))
     # A process that has ended already is for ready() to tell, which knows where its last words are.
     launcher.ready(step, pid, READY_DEADLINE)
 
@@ -132,6 +132,7 @@ class StartMachineOperation:
             made=found.missing,
             pid=result.pid if result else 0,
             start_time=result.start_time if result else 0,
+            boot_id=result.boot_id if result else "",
         )
 
 
@@ -167,6 +168,7 @@ class StartTargetOperation:
             made=found.missing,
             pid=result.pid if result else 0,
             start_time=result.start_time if result else 0,
+            boot_id=result.boot_id if result else "",
         )
 
 
@@ -198,8 +200,9 @@ class StopReversal(Idempotent):
         # The recorded process, if it is still the same one, and whoever else has the token: the tool may have died
         # between starting it and writing its id down. After a reboot no process has it.
         processes = find_by_token(host, inverse.token)
-        if inverse.pid and start_time_of(host, inverse.pid) == inverse.start_time:
-            recorded = MadeProcess(pid=inverse.pid, start_time=inverse.start_time)
+        same_boot = inverse.pid and inverse.boot_id == boot_id(host)
+        if same_boot and start_time_of(host, inverse.pid) == inverse.start_time:
+            recorded = MadeProcess(pid=inverse.pid, start_time=inverse.start_time, boot_id=inverse.boot_id)
             if recorded not in processes and not _readable(host, inverse.pid):
                 return (recorded, *processes)
         return processes

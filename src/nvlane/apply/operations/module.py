@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Mapping
 
 from nvlane.apply.operations.found import FoundModule
 from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, kept
 from nvlane.model.errors import HostError
 from nvlane.model.host import Host, HostReader
 from nvlane.plan.step import LoadModule, UnloadModule
+
+
+#: Modules that other runs had to load -> the run's name. The last of them to end unloads.
+Others = Callable[[], Mapping[str, str]]
+
+
+def no_others() -> Mapping[str, str]:
+    return {}
 
 
 def loaded_modules(host: HostReader) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -26,8 +35,13 @@ def kernel_name(name: str) -> str:
 
 
 class LoadModuleOperation:
+    def __init__(self, others: Others = no_others) -> None:
+        self._others = others
+
     def observe(self, host: Host, step: LoadModule) -> FoundModule:
-        loaded = loaded_modules(host)
+        others = self._others()
+        # What is there only because another run loaded it counts as missing: then the last run to end unloads it.
+        loaded = {name for name in loaded_modules(host) if name not in others}
         if kernel_name(step.name) in loaded:
             return FoundModule(missing=())
         shown = host.query(["modprobe", "--show-depends", step.name])
@@ -57,6 +71,9 @@ class LoadModuleOperation:
 
 
 class UnloadModuleReversal(Idempotent):
+    def __init__(self, others: Others = no_others) -> None:
+        self._others = others
+
     def observe(self, host: Host, inverse: UnloadModule) -> FoundModule:
         loaded = loaded_modules(host)
         return FoundModule(missing=tuple(name for name in inverse.modules if name not in loaded))
@@ -64,11 +81,12 @@ class UnloadModuleReversal(Idempotent):
     def perform(self, host: Host, inverse: UnloadModule, found: FoundModule) -> Outcome:
         if set(found.missing) >= set(inverse.modules):
             return already("none of them is loaded any more")
-        reasons: dict[str, str] = {}
+        others = self._others()
+        reasons = {name: f"{name} is also needed by the run '{run}'" for name, run in others.items()}
         waiting = [name for name in reversed(inverse.modules) if name not in found.missing]
         # A module goes once those that use it are gone; so go round until a round changes nothing.
         while waiting:
-            left = [name for name in waiting if not self._unload(host, name, reasons)]
+            left = [name for name in waiting if name in others or not self._unload(host, name, reasons)]
             if left == waiting:
                 return kept("; ".join(reasons[name] for name in left))
             waiting = left

@@ -25,6 +25,11 @@ def start_time_of(host: HostReader, pid: int) -> int | None:
     return None if fields[_STATE] in "ZX" else int(fields[_START_TIME])
 
 
+def boot_id(host: HostReader) -> str:
+    """Changes with every boot (random(4))."""
+    return host.read_text("/proc/sys/kernel/random/boot_id").strip()
+
+
 def find_by_token(host: HostReader, token: str) -> tuple[MadeProcess, ...]:
     """Every live process that was started with this token. A process of which the environment may not be read is
     somebody else's; one that ends while we look is gone."""
@@ -40,7 +45,7 @@ def find_by_token(host: HostReader, token: str) -> tuple[MadeProcess, ...]:
         if wanted in environment.split(b"\0"):
             start_time = start_time_of(host, int(name))
             if start_time is not None:
-                found.append(MadeProcess(pid=int(name), start_time=start_time))
+                found.append(MadeProcess(pid=int(name), start_time=start_time, boot_id=boot_id(host)))
     return tuple(found)
 
 

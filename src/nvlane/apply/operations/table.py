@@ -11,7 +11,7 @@ from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverRev
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
 from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
 from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
-from nvlane.apply.operations.module import LoadModuleOperation, UnloadModuleReversal
+from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal, no_others
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
@@ -35,11 +35,11 @@ class Operations:
     back: Mapping[type, Reversal[Any]]
 
 
-def operations(launchers: Launchers) -> Operations:
-    """The table for these launchers."""
+def operations(launchers: Launchers, *, others: Others = no_others) -> Operations:
+    """The table for these launchers. `others`: modules that other runs had to load, by name of the run."""
     return Operations(
         forward={
-            steps.LoadModule: LoadModuleOperation(),
+            steps.LoadModule: LoadModuleOperation(others),
             steps.BindDriver: BindDriverOperation(),
             steps.ReserveHugepages: ReserveHugepagesOperation(),
             steps.MakeDirectory: MakeDirectoryOperation(),
@@ -50,7 +50,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
         },
         back={
-            steps.UnloadModule: UnloadModuleReversal(),
+            steps.UnloadModule: UnloadModuleReversal(others),
             steps.RestoreDriver: RestoreDriverReversal(),
             steps.ReleaseHugepages: ReleaseHugepagesReversal(),
             steps.RemoveDirectory: RemoveDirectoryReversal(),
