@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -21,6 +22,7 @@ struct DaxMount {
     device: String,
     fstype: FileSystem,
     mountpoint: String,
+    /// Make a new file system whatever is there. Without it, one is made only where the device begins with zeros.
     #[serde(default)]
     format: bool,
 }
@@ -49,29 +51,33 @@ impl FileSystem {
     }
 }
 
-/// `dax_mount {device, fstype, mountpoint, format}`: mount with `-o dax`; with `format` make the file system first,
-/// which destroys what is there.
+/// `dax_mount {device, fstype, mountpoint, format}`: mount with `-o dax`. A device that begins with zeros gets its file
+/// system first; one with anything in it only with `format`, which destroys that.
 pub fn dax_mount(given: Map<String, Value>) -> Answer {
     let wanted: DaxMount = params(given)?;
     let kind = wanted.fstype.name();
     modules::need(kind)?;
-    if wanted.format {
+    let make = wanted.format || begins_with_zeros(&wanted.device)?;
+    if make {
         wanted.fstype.make(&wanted.device)?;
     }
     let place = Path::new(&wanted.mountpoint);
     fs::create_dir_all(place).map_err(|error| Fault::io(format!("make {}", wanted.mountpoint), error))?;
     let options = MountFlags::NOSUID | MountFlags::NODEV;
     mount(wanted.device.as_str(), place, kind, options, c"dax").map_err(|error| {
-        Fault::io(
-            format!(
-                "mount {} -t {kind} -o dax {} (the kernel's log has the reason)",
-                wanted.device, wanted.mountpoint
-            ),
-            error,
-        )
+        let what = format!("mount -t {kind} -o dax {} {}", wanted.device, wanted.mountpoint);
+        Fault::io(format!("{what} (the kernel's log has the reason; format: true makes a new {kind})"), error)
     })?;
     let shown = mount_options(&wanted.mountpoint)?;
-    Ok(json!({"options": shown, "dax": file_is_dax(place)?}))
+    Ok(json!({"options": shown, "dax": file_is_dax(place)?, "formatted": make}))
+}
+
+/// Whether a device's first MiB, where every file system, partition table and volume label starts, is empty.
+fn begins_with_zeros(device: &str) -> Result<bool, Fault> {
+    let failed = |error| Fault::io(format!("look at {device}"), error);
+    let mut start = Vec::new();
+    File::open(device).map_err(failed)?.take(1 << 20).read_to_end(&mut start).map_err(failed)?;
+    Ok(!start.is_empty() && start.iter().all(|byte| *byte == 0))
 }
 
 /// The options by which something is mounted at a place: those of the mount, then those of the file system.
@@ -164,6 +170,20 @@ mod tests {
         let options = options_in(TABLE, "/mnt/p").expect("a mount");
         assert_eq!(options, ["rw", "nosuid", "nodev", "rw", "seclabel", "dax=always"]);
         assert_eq!(options_in(TABLE, "/mnt"), None);
+    }
+
+    #[test]
+    fn only_zeros_are_blank() {
+        let path = std::env::temp_dir().join(format!("nvlane-probe-blank-{}", std::process::id()));
+        let name = path.to_str().expect("UTF-8");
+        let mut content = vec![0; 70_000];
+        fs::write(&path, &content).expect("a file");
+        let blank = begins_with_zeros(name).expect("readable");
+        content[65_600] = 1;
+        fs::write(&path, &content).expect("a file");
+        let full = begins_with_zeros(name).expect("readable");
+        fs::remove_file(&path).expect("to remove it");
+        assert!(blank && !full);
     }
 
     #[test]
