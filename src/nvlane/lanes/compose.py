@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterable
 
 from nvlane.facts.shape import Facts
 from nvlane.lanes import machine, placement
 from nvlane.lanes.context import Context
+from nvlane.lanes.drive import memlock_needed
 from nvlane.lanes.machine import memory_pages
 from nvlane.lanes.table import LANES
-from nvlane.model.device import Device, Frontend, MachineDevice, MemoryNeeds
+from nvlane.model.device import MEMORY_SLOTS, Device, Frontend, MachineDevice, MemoryNeeds, slot_room
 from nvlane.plan import refuse
 from nvlane.plan.engine import Engines
 from nvlane.plan.plan import Note, Plan, Refusal
+from nvlane.plan.pool import free_pages
 from nvlane.plan.step import LoadModule, MakeDirectory, PlugDevices, ReserveHugepages, StartMachine, Step
 from nvlane.spec.document import Spec
+from nvlane.spec.lane import LaneKind
 
 
 def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
@@ -32,7 +36,10 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
         return Plan(machine=None, refusals=_unique(refusals))
     needs = _join(LANES[spec.lanes[at.index].KIND].needs(spec.lanes[at.index], at) for at in contexts)
     devices = tuple(d for at in contexts for d in LANES[spec.lanes[at.index].KIND].devices(spec.lanes[at.index], at))
-    body = machine.describe(spec, facts, needs, slots=_slots(devices))
+    crowded = _no_room(spec, devices, needs)
+    if crowded:
+        return Plan(machine=None, refusals=crowded)
+    body = machine.describe(spec, facts, needs)
     steps = [step for at in contexts for step in LANES[spec.lanes[at.index].KIND].steps(spec.lanes[at.index], at)]
     pages = memory_pages(body, placement.place(spec, facts).node)
     steps, short = _net_hugepages([*pages, *steps], facts)
@@ -42,7 +49,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
         binary=facts.qemu.path if facts.qemu else spec.machine.qemu,
         machine=body,
         devices=devices,
-        memlock=body.memory + needs.hotplug + (1 << 30) if needs.pinned else None,
+        memlock=memlock_needed(contexts[0]) if needs.pinned else None,
     )
     return Plan(
         machine=body,
@@ -79,7 +86,7 @@ def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, run
 def _contexts(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]:
     where = placement.place(spec, facts)
     first = Context(
-        spec=spec, index=0, facts=facts, engines=engines, memory=spec.machine.memory,
+        spec=spec, index=0, facts=facts, engines=engines, memory=spec.machine.memory, maps=_maps(spec),
         node=where.node, cpus=where.cpus, sandbox=spec.machine.sandbox,
     )  # fmt: skip
     # A pinned lane locks memory devices too (an NVDIMM beside a VFIO device is mapped for its DMA).
@@ -90,9 +97,16 @@ def _contexts(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]
     return tuple(dataclasses.replace(first, index=i, memory=memory) for i in range(len(spec.lanes)))
 
 
-def _join(needs: object) -> MemoryNeeds:
+def _maps(spec: Spec) -> int:
+    """How many times QEMU maps guest memory for DMA, each locking all of it: all vfio-pci devices share one container,
+    every block node with driver=nvme opens its own (QEMU util/vfio-helpers.c, qemu_vfio_open_pci)."""
+    alone = sum(lane.KIND is LaneKind.USERSPACE for lane in spec.lanes)
+    return alone + any(lane.KIND is LaneKind.PASSTHROUGH for lane in spec.lanes)
+
+
+def _join(needs: Iterable[MemoryNeeds]) -> MemoryNeeds:
     joined = MemoryNeeds()
-    for need in needs:  # type: ignore[attr-defined]
+    for need in needs:
         joined = MemoryNeeds(
             shared=joined.shared or need.shared,
             pinned=joined.pinned or need.pinned,
@@ -103,8 +117,32 @@ def _join(needs: object) -> MemoryNeeds:
     return joined
 
 
-def _slots(devices: tuple[Device, ...]) -> int:
-    return sum(1 for device in devices if isinstance(device, Frontend) and device.slot)
+def _no_room(spec: Spec, devices: tuple[Device, ...], needs: MemoryNeeds) -> tuple[Refusal, ...]:
+    """More devices than a board takes."""
+    slots = sum(1 for device in devices if isinstance(device, Frontend) and device.slot)
+    room = slot_room(spec.machine.type)
+    reasons: list[Refusal] = []
+    if slots > room - machine.SPARE_PORTS:
+        reasons.append(
+            Refusal(
+                code="too-many-devices",
+                lane=None,
+                reason=f"the lanes need {slots} PCI slots, and a {spec.machine.type} has {room - machine.SPARE_PORTS}",
+                evidence=(f"{machine.SPARE_PORTS} are kept free for hot-plug",),
+                remedy="spread the lanes over several machines, or put several namespaces on one controller",
+            )
+        )
+    if needs.slots > MEMORY_SLOTS:
+        reasons.append(
+            Refusal(
+                code="too-many-dimms",
+                lane=None,
+                reason=f"the lanes are {needs.slots} memory devices, and a machine has {MEMORY_SLOTS}",
+                evidence=("QEMU include/hw/acpi/acpi_dev_interface.h: ACPI_MAX_RAM_SLOTS",),
+                remedy="make fewer and larger ones",
+            )
+        )
+    return tuple(reasons)
 
 
 def _directories(facts: Facts, body: MachineDevice) -> tuple[Step, ...]:
@@ -118,10 +156,14 @@ def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Re
     """
     wanted: dict[tuple[int, int], int] = defaultdict(int)
     others: list[Step] = []
+    loaded: set[str] = set()
     for step in steps:
         if isinstance(step, ReserveHugepages):
             wanted[step.node, step.page_size] += step.pages
-        elif not (isinstance(step, LoadModule) and step in others):
+        elif not isinstance(step, LoadModule):
+            others.append(step)
+        elif step.name not in loaded:
+            loaded.add(step.name)
             others.append(step)
     reserve: list[Step] = []
     short: list[Refusal] = []
@@ -130,7 +172,7 @@ def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Re
         if reason is not None:
             short.append(reason)
             continue
-        free = sum(p.free for p in facts.hugepages if (p.node, p.page_size) == (node, page_size))
+        free = free_pages(facts, node, page_size)
         if pages > free:
             denied = refuse.not_root(None, facts, "reserving hugepages")
             short += [denied] if denied else []

@@ -28,6 +28,7 @@ class Context:
     facts: Facts
     engines: Engines
     memory: int  # guest memory in bytes that a pinned lane locks
+    maps: int  # how many times QEMU maps and locks it
     node: int  # the NUMA node that the machine was placed on
     cpus: frozenset[int]  # processors of that node; empty: any
     sandbox: bool

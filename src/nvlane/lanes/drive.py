@@ -34,12 +34,13 @@ def siblings(found: Located, at: Context) -> tuple[PciFunction, ...]:
     return tuple(f for f in group if f.address != found.function.address and not f.is_bridge)
 
 
-def memlock_needed(at: Context) -> int:
-    return at.memory + MEMLOCK_SPARE
+def memlock_needed(at: Context, *, target: bool = False) -> int:
+    """Bytes that must be lockable: a target maps guest memory once, QEMU once for each VFIO container that it opens."""
+    return at.memory * (1 if target else max(at.maps, 1)) + MEMLOCK_SPARE
 
 
-def refusals(text: str, at: Context) -> tuple[Refusal, ...]:
-    """Every reason not to take this drive."""
+def refusals(text: str, at: Context, *, target: bool = False) -> tuple[Refusal, ...]:
+    """Every reason not to take this drive. `target`: for a target process instead of QEMU."""
     found = find_drive(at.facts, text)
     if isinstance(found, NotLocated):
         return (at.refuse("no-drive", found.reason, remedy=found.remedy),)
@@ -51,8 +52,22 @@ def refusals(text: str, at: Context) -> tuple[Refusal, ...]:
     reasons.append(refuse.no_iommu(at.index, at.facts, found.function))
     for sibling in siblings(found, at):
         reasons += refuse.busy_sibling(at.index, sibling, at.facts.drive(sibling.address))
-    reasons.append(refuse.memlock(at.index, at.facts, memlock_needed(at)))
+    reasons.append(_functions_enabled(found, at))
+    reasons.append(refuse.memlock(at.index, at.facts, memlock_needed(at, target=target)))
     return tuple(reason for reason in reasons if reason is not None)
+
+
+def _functions_enabled(found: Located, at: Context) -> Refusal | None:
+    """Virtual functions live by their physical one: whoever has them would lose them."""
+    function = found.function
+    if not function.sriov_enabled:
+        return None
+    return at.refuse(
+        "vfs-enabled",
+        f"{function.address} has {function.sriov_enabled} virtual functions enabled, which would lose their drive",
+        evidence=(f"{function.address.sysfs}/sriov_numvfs is {function.sriov_enabled}",),
+        remedy=f"take one of them (…/vf0), or disable them: echo 0 > {function.address.sysfs}/sriov_numvfs",
+    )
 
 
 def namespace_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]:
@@ -84,6 +99,7 @@ def notes(text: str, at: Context, *, write_proof: bool) -> tuple[Note, ...]:
         lines.append(
             f"write_proof: the guest overwrites {format_size(PROOF_LENGTH)} at offset {format_size(PROOF_OFFSET)} "
             f"of {drive.serial or function.address}"
+            + ("" if _read_back(found) else "; the host cannot read it back, for its kernel does not drive it")
         )
     for sibling in siblings(found, at):
         if sibling.driver != "vfio-pci":
@@ -150,9 +166,14 @@ def block_claims(
         )
     ]
     claims += content_claim(found.function.address, ns.nsid, locator, at)
-    if write_proof:
+    if write_proof and _read_back(found):
         claims.append(write_claim(f"serial:{found.drive.serial}:{ns.nsid}", locator, at))
     return tuple(claims)
+
+
+def _read_back(found: Located) -> bool:
+    """Whether the kernel's driver has the drive again after `down`, so that the host can read what was written."""
+    return bool(found.drive.serial) and found.function.driver == "nvme"
 
 
 def write_claim(host_path: str, locator: Locator, at: Context, *, offset: int = PROOF_OFFSET) -> WriteClaim:

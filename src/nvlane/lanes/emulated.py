@@ -46,7 +46,9 @@ class Emulated:
             if ns.device:
                 reasons += image.device_refusals(ns.device, at, place)
             else:
-                reasons += image.file_refusals(ns.image, ns.size, at, place)
+                reasons += image.file_refusals(ns.image, ns.size, at, place, read_only=ns.read_only)
+        if lane.pmr_file:
+            reasons += image.file_refusals(lane.pmr_file, lane.pmr, at, f"{at.place}.pmr_file")
         if at.hot:
             reasons += _hot_refusals(lane, at)
         return tuple(reason for reason in reasons if reason is not None)
@@ -154,15 +156,6 @@ def _feature_refusals(lane: EmulatedSpec, at: Context) -> list[Refusal | None]:
     reasons = [
         refuse.no_property(at.index, at.qemu, device, name, why) for wanted, device, name, why in wants if wanted
     ]
-    if lane.vfs and (lane.cmb or lane.pmr):
-        reasons.append(
-            at.refuse(
-                "sriov-with-cmb",
-                "QEMU does not combine SR-IOV with CMB or PMR",
-                evidence=("QEMU hw/nvme/ctrl.c, nvme_check_params",),
-                remedy="use two lanes, one with each",
-            )
-        )
     if lane.nqn and not lane.nqn.startswith(QEMU_NQN):
         reasons.append(
             at.refuse(

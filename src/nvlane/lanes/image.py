@@ -27,8 +27,10 @@ def image_format(path: str, wanted: str, seen: PathFacts) -> str:
     return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
-def file_refusals(path: str, size: int, at: Context, place: str) -> tuple[Refusal, ...]:
-    """An image that is not there and has no size, or is there with another one, or cannot be read or made."""
+def file_refusals(
+    path: str, size: int, at: Context, place: str, *, read_only: bool = False
+) -> tuple[Refusal, ...]:
+    """An image that is not there and has no size, or is there with another one, or cannot be written or made."""
     seen = at.facts.path(path)
     match seen.kind:
         case "absent":
@@ -43,9 +45,13 @@ def file_refusals(path: str, size: int, at: Context, place: str) -> tuple[Refusa
                         remedy="leave size out, give the true one, or name another file",
                     ),
                 )
-            if not seen.writable:
+            if not seen.writable and not read_only:
                 return (
-                    at.refuse("image-access", f"{place}: {path} cannot be opened", remedy="check its owner and mode"),
+                    at.refuse(
+                        "image-access",
+                        f"{place}: {path} cannot be written by user {at.facts.uid}",
+                        remedy="check its owner and mode, or write read_only = true",
+                    ),
                 )
             return ()
         case "block":

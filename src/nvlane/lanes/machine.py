@@ -10,6 +10,7 @@ from nvlane.model.device import BootDisk, DirectBoot, MachineDevice, MemoryNeeds
 from nvlane.model.size import format_size
 from nvlane.plan import refuse
 from nvlane.plan.plan import Note, Refusal
+from nvlane.plan.pool import free_pages
 from nvlane.plan.step import ReserveHugepages, Step
 from nvlane.spec.document import Spec
 from nvlane.spec.machine import Accelerator, MemoryBacking, Network
@@ -82,18 +83,32 @@ def _socket_refusal(spec: Spec, facts: Facts) -> Refusal | None:
 def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
     machine = spec.machine
     reasons: list[Refusal] = []
-    for name, path in (("image", machine.image), ("kernel", machine.kernel), ("initrd", machine.initrd)):
+    named = (
+        ("no-boot-image", "image", machine.image),
+        ("no-kernel", "kernel", machine.kernel),
+        ("no-initrd", "initrd", machine.initrd),
+    )
+    for code, key, path in named:
         if path and facts.path(path).kind not in ("file", "block"):
             reasons.append(
                 _refuse(
-                    f"no-{name}",
-                    f"machine.{name}: {path} is not there",
+                    code,
+                    f"machine.{key}: {path} is not there",
                     evidence=(facts.path(path).error or facts.path(path).kind,),
                     remedy="check the path; a relative one is relative to the spec file",
                 )
             )
-    if machine.image and facts.path(machine.image).kind == "block":
-        reasons += refuse.uses(None, f"machine.image {machine.image}", facts.path(machine.image).uses)
+    if machine.image and facts.path(machine.image).kind in ("file", "block"):
+        seen = facts.path(machine.image)
+        reasons += refuse.uses(None, f"machine.image {machine.image}", seen.uses)
+        if not seen.writable:
+            reasons.append(
+                _refuse(
+                    "boot-image-access",
+                    f"machine.image: {machine.image} cannot be written by user {facts.uid}",
+                    remedy="check its owner and mode, or boot from an overlay: qemu-img create -b",
+                )
+            )
     if not machine.image and not machine.kernel and not facts.probe_initrd:
         reasons.append(
             _refuse(
@@ -106,7 +121,7 @@ def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
     return reasons
 
 
-def describe(spec: Spec, facts: Facts, needs: MemoryNeeds, *, slots: int) -> MachineDevice:
+def describe(spec: Spec, facts: Facts, needs: MemoryNeeds) -> MachineDevice:
     """Everything decided about the machine, for `qemu.render`."""
     machine = spec.machine
     where = place(spec, facts)
@@ -130,7 +145,7 @@ def describe(spec: Spec, facts: Facts, needs: MemoryNeeds, *, slots: int) -> Mac
         bridge=machine.bridge,
         display=str(machine.display),
         sandbox=machine.sandbox and (facts.qemu.sandbox if facts.qemu else False),
-        root_ports=slots + SPARE_PORTS,
+        root_ports=SPARE_PORTS,
         numa=tuple((node.memory, node.cpus) for node in machine.numa),
         extra=machine.qemu_args,
         pins=where.cpus,
@@ -145,7 +160,7 @@ def _hugepage(spec: Spec, facts: Facts, needs: MemoryNeeds, node: int) -> int:
         return machine.hugepage_size
     if machine.memory_backing is not MemoryBacking.AUTO or not (needs.shared or needs.pinned):
         return 0
-    free = sum(p.free for p in facts.hugepages if p.node == node and p.page_size == machine.hugepage_size)
+    free = free_pages(facts, node, machine.hugepage_size)
     enough = free * machine.hugepage_size >= machine.memory and machine.memory % machine.hugepage_size == 0
     return machine.hugepage_size if enough else 0
 
@@ -172,9 +187,10 @@ def notes(spec: Spec, facts: Facts, body: MachineDevice) -> tuple[Note, ...]:
         lines.append(f"QEMU emulates the processor (TCG), which is slow: {facts.kvm.reason}")
     if spec.machine.sandbox and not body.sandbox:
         lines.append("this QEMU was built without seccomp: it runs without its sandbox")
-    used = spec.machine.hugepage_size * sum(p.free for p in facts.hugepages if p.page_size == body.hugepage)
     if body.hugepage and spec.machine.memory_backing is MemoryBacking.AUTO:
-        lines.append(f"guest memory is taken from the free hugepages ({format_size(used)} free)")
+        node = place(spec, facts).node
+        free = format_size(body.hugepage * free_pages(facts, node, body.hugepage))
+        lines.append(f"guest memory is taken from the hugepages that are free on node {node} ({free})")
     return tuple(Note(lane=None, text=line) for line in lines)
 
 

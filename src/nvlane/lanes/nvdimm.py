@@ -58,9 +58,7 @@ class Nvdimm:
         _, reason = choose_device(lane, at)
         lines = [reason] if reason else []
         if lane.backing in (Backing.HUGEPAGES, Backing.MEMORY):
-            lines.append(f"{lane.backing} keep their content only as long as the machine runs")
-            if lane.write_proof:
-                lines.append("write_proof: nothing is left to read on the host after down, so only the guest proves it")
+            lines.append(f"the content of backing = \"{lane.backing}\" lives only as long as the machine runs")
         usable = usable_size(lane, at)
         if lane.size and usable != lane.size:
             lines.append(
@@ -233,12 +231,17 @@ def _size_refusals(lane: NvdimmSpec, at: Context, device: PmemDevice) -> list[Re
 
 
 def _file_refusals(lane: NvdimmSpec, at: Context) -> list[Refusal]:
-    reasons = list(
-        image.file_refusals(
-            lane.path, 0 if at.facts.path(lane.path).kind == "file" else lane.size, at, f"{at.place}.path"
-        )
-    )
     seen = at.facts.path(lane.path)
+    if seen.kind == "block":
+        return [
+            at.refuse(
+                "backing-is-device",
+                f"{lane.path} is a block device, which cannot be mapped as memory that lasts",
+                remedy="name a file, or take the emulated or vhost-user lane for this device",
+            )
+        ]
+    size = 0 if seen.kind == "file" else lane.size
+    reasons = list(image.file_refusals(lane.path, size, at, f"{at.place}.path", read_only=lane.read_only))
     if seen.kind == "file" and seen.size < backend_size(lane, at):
         reasons.append(
             at.refuse(

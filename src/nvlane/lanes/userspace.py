@@ -43,7 +43,8 @@ class Userspace:
                 reasons.append(
                     at.refuse(
                         "namespace-metadata",
-                        f"namespace {lane.namespace} has {ns.metadata_size} bytes of metadata a block: not for QEMU's driver",
+                        f"namespace {lane.namespace} has {ns.metadata_size} bytes of metadata a block, which QEMU's driver "
+                        "does not take",
                         evidence=("QEMU block/nvme.c: namespaces with metadata are not supported",),
                         remedy="take the passthrough lane, or format the namespace without metadata (which erases it)",
                     )

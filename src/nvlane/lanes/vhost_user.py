@@ -39,13 +39,13 @@ class VhostUser:
         reasons = [refuse.no_device(at.index, at.qemu, _DEVICES[lane.frontend], f"vhost-user with {lane.frontend}")]
         reasons += _engine_refusals(lane, at)
         if lane.drive:
-            reasons += drive.refusals(lane.drive, at)
+            reasons += drive.refusals(lane.drive, at, target=True)
             reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
             reasons += _block_size_refusals(lane, at)
         if lane.file and at.facts.path(lane.file).kind == "block":
             reasons += image.device_refusals(lane.file, at, f"{at.place}.file")
         elif lane.file:
-            reasons += image.file_refusals(lane.file, lane.size, at, f"{at.place}.file")
+            reasons += image.file_refusals(lane.file, lane.size, at, f"{at.place}.file", read_only=lane.read_only)
             reasons += _format_refusals(lane, at)
         if at.running and not at.running.needs.shared:
             reasons.append(
@@ -96,7 +96,7 @@ class VhostUser:
                 binary=at.engines[lane.engine].binary(at.facts),
                 directory=directory,
                 export=_export(lane, at),
-                memlock=drive.memlock_needed(at) if lane.drive else None,
+                memlock=drive.memlock_needed(at, target=True) if lane.drive else None,
                 cpus=lane.cores or at.cpus,
                 sandbox=at.sandbox,
             )
@@ -197,17 +197,17 @@ def _engine_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
                 remedy=f'take frontend = "{min(engine.frontends)}"',
             )
         )
+    problem, remedy = engine.problem(at.facts, _source(lane))
     if _source(lane) not in engine.sources:
         reasons.append(
             at.refuse(
                 "engine-source",
-                f"{lane.engine} cannot serve '{_source(lane)}'",
+                problem or f"{lane.engine} cannot serve '{_source(lane)}'",
                 evidence=(f"it serves: {', '.join(sorted(engine.sources))}",),
-                remedy="serve a file on /dev/shm in place of memory" if lane.malloc else "take another source",
+                remedy=remedy or "take another source",
             )
         )
-    problem, remedy = engine.problem(at.facts, _source(lane))
-    if problem:
+    elif problem:
         reasons.append(at.refuse("engine-unusable", problem, remedy=remedy))
     return reasons
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from nvlane.model.pci import PciAddress
 
@@ -57,6 +57,18 @@ class Frontend:
     properties: Mapping[str, object] = field(default_factory=dict)
     slot: bool = False
     host: PciAddress | None = None
+
+
+#: Places for devices that ask for a slot: PCIe root ports on a q35 board, numbers on the one bus of an i440fx.
+PCIE_SLOTS: Final = 200
+PCI_SLOTS: Final = 22
+#: Memory devices that ACPI tables can describe (QEMU include/hw/acpi/acpi_dev_interface.h, ACPI_MAX_RAM_SLOTS).
+MEMORY_SLOTS: Final = 256
+
+
+def slot_room(machine_type: str) -> int:
+    """How many devices with a slot a board of this type takes."""
+    return PCI_SLOTS if machine_type == "pc" or machine_type.startswith("pc-i440fx") else PCIE_SLOTS
 
 
 Device = Object | BlockNode | SocketChardev | Frontend

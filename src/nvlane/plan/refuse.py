@@ -8,6 +8,7 @@ from __future__ import annotations
 from nvlane.facts.shape import Drive, Facts, PciFunction, Qemu, Use, UseKind
 from nvlane.model.size import format_size
 from nvlane.plan.plan import Refusal
+from nvlane.plan.pool import free_pages
 
 #: Drivers that hold a function for userspace or for nobody: a function on one of these is idle for the host.
 IDLE_DRIVERS = frozenset({"", "vfio-pci", "pci-stub", "uio_pci_generic"})
@@ -114,7 +115,7 @@ def no_device(lane: int | None, qemu: Qemu, device: str, why: str) -> Refusal | 
     if qemu.error:
         return Refusal(
             code="no-qemu",
-            lane=lane,
+            lane=None,  # it stops all lanes alike, and is said once
             reason=f"QEMU cannot be used: {qemu.error}",
             evidence=(qemu.path,),
             remedy="install it (Debian: qemu-system-x86), or name the binary in machine.qemu",
@@ -168,14 +169,15 @@ def hugepages(lane: int | None, facts: Facts, *, node: int, page_size: int, page
             evidence=(f"/sys/devices/system/node: {have}",),
             remedy="choose a page size that the processor has (1GiB pages need the pdpe1gb flag)",
         )
-    missing = pages - pool.free
+    free = free_pages(facts, node, page_size)
+    missing = pages - free
     room = next((n.memory_free for n in facts.nodes if n.node == node), facts.memory_total)
     if missing <= 0 or missing * page_size <= room:
         return None
     return Refusal(
         code="hugepages-short",
         lane=lane,
-        reason=f"{why} wants {pages} pages of {size} on node {node}: {pool.free} are free and the node's free memory "
+        reason=f"{why} wants {pages} pages of {size} on node {node}: {free} are free and the node's free memory "
         f"({format_size(room)}) cannot make the other {missing}",
         evidence=(f"node {node}: {pool.total} pages of {size}, {pool.free} free, {format_size(room)} of memory free",),
         remedy="use less memory, free some on that node, or reserve pages at boot (hugepagesz=, hugepages=)",
