@@ -68,16 +68,25 @@ def _of_process(host: HostReader, pid: str, descriptors: list[str], never: tuple
             # 'socket:[1]' and 'anon_inode:[eventfd]' have no path.
             if not target.startswith("/") or target in seen or target.startswith(never):
                 continue
-            if target.startswith("/sys/"):
-                kind, number = ("sysfs" if "/resource" in target else ""), (0, 0)
-            else:
-                found = host.stat(link)  # by the link of procfs, which leads to the open file itself, whatever its name
-                kind, number = found.kind, found.device
         except OSError as error:
             if error.errno not in NO_ANSWER:  # ENOENT: closed since the listing
                 raise
             continue
+        kind, number = _what_is_open(host, link, target)
         if kind in ("block", "char", "sysfs"):
             command = attribute(host, f"/proc/{pid}/comm", "?")
             seen[target] = Handle(pid=int(pid), command=command, path=target, kind=kind, number=number)
     return list(seen.values())
+
+
+def _what_is_open(host: HostReader, link: str, target: str) -> tuple[str, tuple[int, int]]:
+    """Kind and number of an open file, by the link of procfs, which leads to the file itself whatever its name is."""
+    if target.startswith("/sys/"):
+        return ("sysfs" if "/resource" in target else ""), (0, 0)
+    try:
+        found = host.stat(link)
+    except OSError:
+        # Closed meanwhile (ENOENT), or a file whose file system is dead or far away, which may answer anything (ESTALE,
+        # ENOTCONN, ETIMEDOUT, EIO): a device node always answers.
+        return "", (0, 0)
+    return found.kind, found.device

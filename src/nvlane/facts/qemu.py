@@ -59,7 +59,7 @@ def _made_of(path: str, replies: list[object]) -> Qemu:
         path=path,
         version=version_text(version),
         machines=tuple(sorted({n for m in machines for n in (m["name"], m.get("alias", "")) if n and n != "none"})),
-        accelerators=tuple(sorted(a["name"].removesuffix("-accel") for a in accelerators)),
+        accelerators=tuple(sorted(a["name"][: -len("-accel")] for a in accelerators if a["name"].endswith("-accel"))),
         devices=properties,
         objects=tuple(sorted(entry["name"] for entry in objects)),
         block_drivers=tuple(sorted(entries.tag_values("blockdev-add"))),

@@ -58,7 +58,8 @@ def take_survey(host: HostReader) -> Survey:
     unknown = list(strangers)
     if mounts.hidden or closed:
         unknown.append(
-            f"{max(mounts.hidden, closed)} processes do not show this user their mounts and open files; run as root with CAP_SYS_PTRACE"
+            f"{max(mounts.hidden, closed)} processes do not show this user their mounts and open files; "
+            "run as root with CAP_SYS_PTRACE"
         )
     return Survey(
         blocks=blocks, mounts=mounts, handles=handles, claims=claims, marks=marks,
