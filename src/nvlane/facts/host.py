@@ -53,11 +53,11 @@ def read_facts(
     kvm_probe: Callable[[str], Kvm] | None = None,
     cache: Cache | None = None,
     machines: Sequence[str] = (),
-    probe_guest: tuple[str, str] = ("", ""),
+    probe_guest: tuple[str, str, str] = ("", "", ""),
 ) -> Facts:
     """Read everything. `spec_paths` are the files and devices of the spec, `fingerprint_of` what to read content of
     ('ADDRESS:NSID' or a path), `remembered` the drives that open journals know, `kvm_probe` a function from the QEMU
-    binary to whether KVM works, `machines` those that are up, `probe_guest` kernel and initrd of nvlane's own guest.
+    binary to whether KVM works, `machines` those that are up, `probe_guest` kernel, initrd and command line of nvlane's own guest.
 
     A subject that cannot be read is left at its 'not known' value, and `unknown` says so with the remedy.
     """
@@ -102,6 +102,7 @@ def read_facts(
         bridges=tuple(n for n in names(host, "/sys/class/net") if host.exists(f"/sys/class/net/{n}/bridge")),
         probe_kernel=probe_guest[0],
         probe_initrd=probe_guest[1],
+        probe_cmdline=probe_guest[2],
         unknown=(*survey.unknown, *limited, *unread),
         taken=time.time(),
     )

@@ -264,6 +264,7 @@ class Facts:
     bridges: tuple[str, ...] = ()  # network bridges
     probe_kernel: str = ""  # kernel and initrd of nvlane's own probe guest, '' when none could be made
     probe_initrd: str = ""
+    probe_cmdline: str = ""
     unknown: tuple[str, ...] = ()  # what could not be seen, each a sentence with the remedy
     taken: float = 0.0
 

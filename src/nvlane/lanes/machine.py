@@ -20,8 +20,6 @@ _NAMESPACE = uuid.UUID("6f8a2c1e-2b53-5d0a-9a6e-0d2f6c5b7e10")
 SOCKET_PATH_MAX = 107
 #: Root ports kept free for hot-plug.
 SPARE_PORTS = 2
-#: Command line of the probe guest: messages on the serial console, and no wait after a panic.
-PROBE_CMDLINE = "console=ttyS0 panic=-1 quiet"
 
 
 def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
@@ -178,7 +176,7 @@ def _boot(spec: Spec, facts: Facts) -> BootDisk | DirectBoot:
         return BootDisk(path=machine.image, format=machine.image_format or facts.path(machine.image).format or "raw")
     if machine.kernel:
         return DirectBoot(kernel=machine.kernel, initrd=machine.initrd, cmdline=machine.cmdline)
-    return DirectBoot(kernel=facts.probe_kernel, initrd=facts.probe_initrd, cmdline=PROBE_CMDLINE)
+    return DirectBoot(kernel=facts.probe_kernel, initrd=facts.probe_initrd, cmdline=facts.probe_cmdline)
 
 
 def notes(spec: Spec, facts: Facts, body: MachineDevice) -> tuple[Note, ...]:
