@@ -4,7 +4,7 @@
 
     nvlane --(1) listens on--> UNIX sockets, 0600, in a directory, 0700
        |
-       +----(2) spawns---> the process: those sockets are its descriptors 10, 11, ..., NVLANE_TOKEN is in its environment
+       +----(2) spawns---> the process: those sockets are its descriptors 10, 11, ...; NVLANE_TOKEN in its environment
        +----(3) journals-> pid and start time
        +----(4) waits----> ready(), with a deadline
 

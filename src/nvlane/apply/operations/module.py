@@ -11,7 +11,6 @@ from nvlane.model.errors import HostError
 from nvlane.model.host import Host, HostReader
 from nvlane.plan.step import LoadModule, UnloadModule
 
-
 #: Modules that other runs had to load -> the run's name. The last of them to end unloads.
 Others = Callable[[], Mapping[str, str]]
 
