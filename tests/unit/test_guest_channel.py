@@ -141,8 +141,8 @@ def test_a_guest_that_never_comes_up_is_said_at_the_deadline(tmp_path: Path) -> 
 
     start = time.monotonic()
     with listening(tmp_path / "s", deaf) as path, ProbeGuest(path) as guest:
-        with pytest.raises(DeadlineMissed, match="did not come up"):
-            guest.wait_until_up(deadline=1.3)
+        late = pytest.raises(DeadlineMissed, guest.wait_until_up, deadline=1.3)
+    assert "did not come up" in str(late.value)
     assert 1.2 < time.monotonic() - start < 5
 
 
@@ -152,8 +152,7 @@ def test_an_ended_machine_is_not_waited_for(tmp_path: Path) -> None:
 
     start = time.monotonic()
     with listening(tmp_path / "s", gone) as path, ProbeGuest(path) as guest:
-        with pytest.raises(PeerClosed):
-            guest.wait_until_up(deadline=30)
+        pytest.raises(PeerClosed, guest.wait_until_up, deadline=30)
     assert time.monotonic() - start < 5
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from nvlane.apply import cpio, kernel_image, kernel_modules, programs
 from nvlane.model.errors import HostError
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the builder puts other things into the image: old images are then not found any more."""
 
 MODULES = (
@@ -141,24 +141,33 @@ def build_probe_guest(
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
     try:
-        with (scratch / "initrd").open("wb") as stream:
-            cpio.write(stream, _entries(modules, kernel_release, probe, tools))
-        record = {
-            "release": kernel_release,
-            "programs": sorted(tools),
-            "missing_modules": modules.missing(MODULES),
-        }
-        plain = kernel_image.uncompressed(kernel.read_bytes())
-        if plain is not None:
-            (scratch / "vmlinux").write_bytes(plain)
-        (scratch / "image.json").write_text(json.dumps(record), encoding="utf-8")
-        _publish(scratch, place)
+        _build(scratch, kernel, kernel_release, modules, probe, tools)
+        return _publish(scratch, place, kernel)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    image = _kept(place, kernel)
-    if image is None:
-        raise HostError(f"the probe guest in {place} vanished while it was built", remedy="try again")
-    return image
+
+
+def _build(
+    scratch: Path,
+    kernel: Path,
+    release: str,
+    modules: kernel_modules.KernelModules,
+    probe: Path,
+    tools: dict[str, Path],
+) -> None:
+    """Fill a directory: initrd, vmlinux where that starts directly, and image.json with what is in them."""
+    with (scratch / "initrd").open("wb") as stream:
+        cpio.write(stream, _entries(modules, release, probe, tools))
+    plain = kernel_image.uncompressed(kernel.read_bytes())
+    if plain is not None:
+        (scratch / "vmlinux").write_bytes(plain)
+    record = {
+        "release": release,
+        "programs": sorted(tools),
+        "missing_modules": modules.missing(MODULES),
+        "bytes": {file.name: file.stat().st_size for file in scratch.iterdir()},
+    }
+    (scratch / "image.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def describe(image: ProbeGuestImage) -> dict[str, object]:
@@ -189,32 +198,35 @@ def _key(kernel: Path, modules: Path, probe: Path, tools: dict[str, Path]) -> st
 
 
 def _kept(place: Path, kernel: Path) -> ProbeGuestImage | None:
+    """The image in a place of the cache, if it is whole: a full disk or a lost power supply can leave less."""
     try:
         record = json.loads((place / "image.json").read_text(encoding="utf-8"))
-        (place / "initrd").stat()
-        plain = place / "vmlinux"
+        sizes = dict(record["bytes"])
+        if "initrd" not in sizes or any((place / name).stat().st_size != size for name, size in sizes.items()):
+            return None
         return ProbeGuestImage(
-            kernel=plain if plain.is_file() else kernel,
+            kernel=place / "vmlinux" if "vmlinux" in sizes else kernel,
             initrd=place / "initrd",
             release=record["release"],
             programs=tuple(record["programs"]),
             missing_modules=tuple(record["missing_modules"]),
         )
-    except FileNotFoundError:
-        return None
-    except (KeyError, TypeError, ValueError):
-        # A record that is no record: a full disk, or somebody's editor. It is built anew.
-        shutil.rmtree(place)
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
 
 
-def _publish(scratch: Path, place: Path) -> None:
-    """Move a finished image into its place; another nvlane that was quicker has put the same there."""
+def _publish(scratch: Path, place: Path, kernel: Path) -> ProbeGuestImage:
+    """Move a finished image into its place, unless another nvlane was quicker; what is damaged there goes away."""
     try:
         scratch.rename(place)
     except OSError:
-        if not (place / "image.json").is_file():
-            raise
+        if (quicker := _kept(place, kernel)) is not None:
+            return quicker
+        shutil.rmtree(place)
+        scratch.rename(place)
+    if (image := _kept(place, kernel)) is None:
+        raise HostError(f"the probe guest in {place} vanished while it was built", remedy="try again")
+    return image
 
 
 def _entries(
