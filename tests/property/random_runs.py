@@ -155,7 +155,8 @@ def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
     if not binds:
         steps = steps[: draw(st.integers(0, 3))]
     steps += binds
-    for node, pages in draw(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 45)), max_size=2, unique_by=lambda p: p[0])):
+    pools = st.tuples(st.integers(0, 1), st.integers(1, 45))
+    for node, pages in draw(st.lists(pools, max_size=2, unique_by=lambda pool: pool[0])):
         steps.append(ReserveHugepages(node=node, page_size=2 * MIB, pages=pages))
     if draw(st.booleans()):
         steps.append(MakeDirectory(path=draw(st.sampled_from(["/run/nvlane/huge", "/mnt/a/b", "/run"]))))
@@ -163,7 +164,9 @@ def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
     for form in draw(st.lists(st.sampled_from(["raw", "qcow2"]), unique=True)):
         steps.append(CreateImage(path=f"/srv/new.{form}", format=form, size=GIB))
     if draw(st.booleans()):
-        export = Export(node="n", socket=f"{RUNTIME}/vm.0.sock", frontend="virtio-blk", queues=1, block_size=512, null=GIB)
+        export = Export(
+            node="n", socket=f"{RUNTIME}/vm.0.sock", frontend="virtio-blk", queues=1, block_size=512, null=GIB
+        )
         steps.append(
             StartTarget(
                 engine="qemu-storage-daemon",

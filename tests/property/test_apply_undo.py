@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_runs import DRIVES, Killed, StandIn, launchers, make_host, step_lists
+
 from nvlane.apply.journal import JOURNAL, Journal
 from nvlane.apply.memory import MemoryHost
 from nvlane.apply.run import Runs
 from nvlane.apply.store import Store
 from nvlane.model.errors import NvlaneError
 from nvlane.plan.step import Step
-
-from random_runs import DRIVES, Killed, StandIn, launchers, make_host, step_lists
 
 pytestmark = pytest.mark.filterwarnings("error")
 _EXAMPLES = settings(max_examples=60, deadline=None)
@@ -90,9 +90,8 @@ def test_apply_then_undo_gives_the_same_host(steps: tuple[Step, ...]) -> None:
 def test_killed_before_any_effect_of_apply(steps: tuple[Step, ...], data: st.DataObject) -> None:
     with world() as w:
         seen = [0]
-        with killed_at(data.draw(st.integers(1, 40)), seen) as w.host.before_effect:
-            with contextlib.suppress(Killed):
-                w.runs.begin("vm", steps)
+        with contextlib.suppress(Killed), killed_at(data.draw(st.integers(1, 40)), seen) as w.host.before_effect:
+            w.runs.begin("vm", steps)
         w.restore()
         w.check()
 
@@ -122,9 +121,8 @@ def test_killed_in_the_middle_of_an_undo(steps: tuple[Step, ...], data: st.DataO
         for _ in range(2):
             if not w.store.names():
                 break
-            with killed_at(data.draw(st.integers(1, 30)), [0]) as w.host.before_effect:
-                with contextlib.suppress(Killed):
-                    w.runs.end("vm")
+            with contextlib.suppress(Killed), killed_at(data.draw(st.integers(1, 30)), [0]) as w.host.before_effect:
+                w.runs.end("vm")
         w.restore()
         w.check()
 
@@ -164,9 +162,8 @@ def test_a_reboot_between_kill_and_restore(steps: tuple[Step, ...], data: st.Dat
     with world() as w:
         rebooted = make_host()
         rebooted.reboot()
-        with killed_at(data.draw(st.integers(1, 60)), [0]) as w.host.before_effect:
-            with contextlib.suppress(Killed):
-                w.runs.begin("vm", steps)
+        with contextlib.suppress(Killed), killed_at(data.draw(st.integers(1, 60)), [0]) as w.host.before_effect:
+            w.runs.begin("vm", steps)
         w.host.before_effect = lambda _: None
         w.host.reboot()
         w.restore()

@@ -21,7 +21,9 @@ def no_others() -> Mapping[str, str]:
 
 def loaded_modules(host: HostReader) -> dict[str, tuple[int, tuple[str, ...]]]:
     """/proc/modules: name -> (reference count, names of the modules that use it)."""
-    found = {}
+    found: dict[str, tuple[int, tuple[str, ...]]] = {}
+    if not host.exists("/proc/modules"):
+        return found  # a kernel built without modules
     for line in host.read_text("/proc/modules").splitlines():
         name, _size, count, users, *_ = line.split()
         found[name] = (int(count), tuple(user for user in users.split(",") if user not in ("", "-")))

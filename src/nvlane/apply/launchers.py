@@ -1,0 +1,12 @@
+"""The launchers of a real host: QEMU, hot-plug through QMP, and every target engine that there is."""
+
+from __future__ import annotations
+
+from nvlane.apply.launch_qemu import QemuLauncher
+from nvlane.apply.operations.table import Launchers
+from nvlane.apply.plug_qemu import QemuPlugger
+from nvlane.targets.table import ENGINES
+
+
+def default_launchers() -> Launchers:
+    return Launchers(machine=QemuLauncher(), plugger=QemuPlugger(), targets=ENGINES)
