@@ -116,10 +116,10 @@ def _fail(output: Output, error: NvlaneError, arguments: Sequence[str]) -> int:
 
 
 def _interrupted(output: Output) -> int:
-    from nvlane.cli.leftovers import leftovers
+    from nvlane.cli.leftovers import leftover_words
 
     output.warn("\nnvlane: interrupted")
-    for words in leftovers():
+    for words in leftover_words():
         output.warn(f"  {words}")
     return 130
 

@@ -39,7 +39,7 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
         _verb("host", "Hugepages and drivers without a machine: setup, reset, status."),
     ),
     "Without hardware": (
-        _verb("lab", "A virtual host with drives, an IOMMU and nested KVM."),
+        _verb("lab", "A virtual host with drives, an IOMMU and nested KVM.", "nvlane.cli.lab:command"),
         _verb("demo", "Every lane, proven in the lab, in one table."),
     ),
     "About nvlane": (

@@ -81,7 +81,5 @@ def tables() -> Mapping[str, type]:
         table = waiting.pop(0)
         found[table.__name__] = table
         nested = [option for key in declared(table).values() for option in (key.hint, key.item)]
-        waiting.extend(
-            option for option in nested if dataclasses.is_dataclass(option) and isinstance(option, type)
-        )
+        waiting.extend(option for option in nested if dataclasses.is_dataclass(option) and isinstance(option, type))
     return found

@@ -20,8 +20,10 @@ def normal_drive(text: str) -> str:
                 f"'{text}' is not a serial number; write serial:S4EVNX0M512345, or serial:S4EVNX0M512345/vf0"
             )
         return f"serial:{match[1].strip()}" + (f"/vf{int(match[2])}" if match[2] else "")
+    address, slash, function = text.partition("/vf")
     try:
-        return str(PciAddress.parse(text))
+        whole = str(PciAddress.parse(address))
+        return f"{whole}/vf{int(function)}" if slash else whole
     except ValueError:
         raise ValueError(
             f"'{text}' names no drive; write a PCI address (0000:04:00.0) or serial:S4EVNX0M512345"

@@ -80,9 +80,7 @@ class Filesystem(StrEnum):
 class Zoned:
     """Zoned Namespace Command Set parameters ([lane.namespaces.zoned])."""
 
-    zone_size: int = key(
-        "Size of a zone.", kind=Kind.SIZE, default=128 * MIB, minimum=4 * KIB, example="128MiB"
-    )
+    zone_size: int = key("Size of a zone.", kind=Kind.SIZE, default=128 * MIB, minimum=4 * KIB, example="128MiB")
     zone_capacity: int = key("Writable part of a zone; 0: all of it.", kind=Kind.SIZE, default=0)
     max_open: int = key("Zones that may be open at once; 0: no limit.", default=0, minimum=0)
     max_active: int = key("Zones that may be active at once; 0: no limit.", default=0, minimum=0)
@@ -101,14 +99,10 @@ class Fdp:
 class EmulatedNamespace:
     """One namespace of an emulated controller, on an image or a block device."""
 
-    image: str = key(
-        "Image file, created when `size` is given and it is not there.", kind=Kind.PATH, default=""
-    )
+    image: str = key("Image file, created when `size` is given and it is not there.", kind=Kind.PATH, default="")
     device: str = key("Block device of the host.", kind=Kind.PATH, default="")
     size: int = key("Size of an image that is to be created.", kind=Kind.SIZE, default=0, example="5GiB")
-    format: str = key(
-        "Image format; left out: by name (.qcow2), else raw.", default="", pattern=r"(raw|qcow2)?"
-    )
+    format: str = key("Image format; left out: by name (.qcow2), else raw.", default="", pattern=r"(raw|qcow2)?")
     nsid: int = key("Namespace identifier; 0: the next free one.", default=0, minimum=0, maximum=256)
     block_size: int = key("Logical block size in bytes: 512 or 4096.", default=512)
     metadata_size: int = key("Metadata bytes per block.", default=0, minimum=0, maximum=128)
@@ -178,9 +172,7 @@ class VhostUser:
     size: int = key("Size of a file that is to be created.", kind=Kind.SIZE, default=0)
     malloc: int = key("Memory of this size.", kind=Kind.SIZE, default=0)
     null: int = key("A device of this size that keeps nothing.", kind=Kind.SIZE, default=0)
-    block_size: int = key(
-        "Logical block size in bytes: 512 or 4096; 0: that of the drive, else 512.", default=0
-    )
+    block_size: int = key("Logical block size in bytes: 512 or 4096; 0: that of the drive, else 512.", default=0)
     queues: int = key("Queues; 0: one a vCPU.", default=0, minimum=0, maximum=256)
     cores: frozenset[int] = key(
         "Processors of the target; left out, those of the drive's node.", kind=Kind.CPUS, default=frozenset()
@@ -205,9 +197,7 @@ class Nvdimm:
     device: PmemDevice = key("NVDIMM or virtio-pmem.", default=PmemDevice.AUTO)
     read_only: bool = key("The guest cannot write.", default=False)
     mode: PmemMode = key("What the guest makes of it.", default=PmemMode.RAW)
-    filesystem: Filesystem = key(
-        "File system that the guest makes on it and mounts with DAX.", default=Filesystem.NONE
-    )
+    filesystem: Filesystem = key("File system that the guest makes on it and mounts with DAX.", default=Filesystem.NONE)
     mountpoint: str = key("Where the guest mounts it.", default="/mnt/pmem", pattern=r"/.+")
 
 

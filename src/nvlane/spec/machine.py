@@ -62,9 +62,7 @@ class Machine:
     type: str = key("QEMU's machine type.", default="q35", pattern=r"[A-Za-z0-9._-]+", example="q35")
     accelerator: Accelerator = key("KVM where it really works, else TCG.", default=Accelerator.AUTO)
     image: str = key("Disk image to boot from.", kind=Kind.PATH, default="", example="disk0.qcow2")
-    image_format: str = key(
-        "Format of the image; left out, qemu-img is asked.", default="", pattern=r"[a-z0-9]*"
-    )
+    image_format: str = key("Format of the image; left out, qemu-img is asked.", default="", pattern=r"[a-z0-9]*")
     kernel: str = key("Kernel to boot directly.", kind=Kind.PATH, default="")
     initrd: str = key("Initial RAM disk for `kernel`.", kind=Kind.PATH, default="")
     cmdline: str = key("Command line for `kernel`.", default="")
@@ -73,12 +71,8 @@ class Machine:
     display: Display = key("Display of the guest; its serial console is always there.", default=Display.NONE)
     memory_backing: MemoryBacking = key("What guest memory is made of.", default=MemoryBacking.AUTO)
     hugepage_size: int = key("Size of hugepages.", kind=Kind.SIZE, default=2 * MIB, example="1GiB")
-    node: int | None = key(
-        "The host's NUMA node to run on; left out, the node of the drives.", default=None, minimum=0
-    )
+    node: int | None = key("The host's NUMA node to run on; left out, the node of the drives.", default=None, minimum=0)
     numa: tuple[GuestNode, ...] = key("The guest's own NUMA nodes.", default=())
     qemu: str = key("The QEMU binary.", default="qemu-system-x86_64")
     sandbox: bool = key("Run QEMU under its seccomp sandbox where the build has it.", default=True)
-    qemu_args: tuple[str, ...] = key(
-        "Further QEMU arguments, appended as they are and never parsed.", default=()
-    )
+    qemu_args: tuple[str, ...] = key("Further QEMU arguments, appended as they are and never parsed.", default=())

@@ -7,6 +7,6 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'drive'?", or '' when nothing is near."""
+    """ "; did you mean 'drive'?", or '' when nothing is near."""
     found = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean '{found[0]}'?" if found else ""

@@ -25,25 +25,27 @@ from nvlane.spec.value import Wrong, read_value
 _LONGEST: Final = 16 << 20
 
 
-def read_spec(path: str) -> Spec:
-    """The spec in a file. Raises SpecError."""
+def read_text(path: str) -> str:
+    """The text of a spec file. Raises SpecError."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(_LONGEST + 1)
     except OSError as error:
-        raise SpecError(
-            f"cannot read it: {error.strerror}", source=path, remedy="name a spec file that you can read"
-        ) from error
+        message = f"cannot read it: {error.strerror}"
+        raise SpecError(message, source=path, remedy="name a spec file that you can read") from error
     if len(data) > _LONGEST:
         raise SpecError(f"is longer than {_LONGEST >> 20} MiB", source=path, remedy="name a spec file (TOML)")
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SpecError(
-            "is not UTF-8 text, as TOML has to be", source=path, line=line, remedy="save it as UTF-8"
-        ) from error
-    return parse_spec(text, path, str(Path(path).absolute().parent))
+        message = "is not UTF-8 text, as TOML has to be"
+        raise SpecError(message, source=path, line=line, remedy="save it as UTF-8") from error
+
+
+def read_spec(path: str) -> Spec:
+    """The spec in a file. Raises SpecError."""
+    return parse_spec(read_text(path), path, str(Path(path).absolute().parent))
 
 
 def read_specs(paths: Iterable[str]) -> tuple[Spec, ...]:

@@ -101,9 +101,7 @@ def _left_out(key: Declared) -> str:
         case bool():
             return str(key.default).lower()
         case int():
-            return (
-                f"`{format_size(key.default)}`" if key.kind is Kind.SIZE and key.default else str(key.default)
-            )
+            return f"`{format_size(key.default)}`" if key.kind is Kind.SIZE and key.default else str(key.default)
         case frozenset():
             return format_cpus(key.default)
         case _:

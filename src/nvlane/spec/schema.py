@@ -19,7 +19,7 @@ from nvlane.spec.value import LARGEST
 _SIZE: Final = r"^\s*[0-9]+\s*([KkMmGgTt]([Ii][Bb])?|[Bb])?\s*$"
 _CPUS: Final = r"^\s*(0[xX][0-9a-fA-F]+|\s*[0-9]+(-[0-9]+)?\s*(,\s*[0-9]+(-[0-9]+)?\s*)*)$"
 _DRIVE: Final = (
-    r"^(serial:[ -~]{1,20}(/vf[0-9]{1,5})?|\s*([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]\s*)$"
+    r"^(serial:[ -~]{1,20}(/vf[0-9]{1,5})?|([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7](/vf[0-9]{1,5})?)$"
 )
 
 

@@ -9,6 +9,12 @@ from nvlane.spec.machine import MemoryBacking, Network
 from nvlane.spec.problem import Problem, Problems
 
 
+def name_is_free(spec: Spec) -> Problems:
+    """No machine is called `host`: that is what `nvlane host` keeps its own record under."""
+    if spec.machine.name == "host":
+        yield Problem(place="machine.name", message="'host' is nvlane's own", remedy="give the machine another name")
+
+
 def boots_one_way(spec: Spec) -> Problems:
     """A machine boots from an image or from a kernel, not from both."""
     if spec.machine.image and spec.machine.kernel:
@@ -98,6 +104,7 @@ def guest_nodes_add_up(spec: Spec) -> Problems:
 
 
 RULES = (
+    name_is_free,
     boots_one_way,
     kernel_keys_have_a_kernel,
     bridge_matches_network,

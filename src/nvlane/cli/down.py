@@ -1,0 +1,28 @@
+"""`nvlane down`: end machines and put the host back."""
+
+from __future__ import annotations
+
+import click
+
+from nvlane.cli.output import Output, common
+
+
+@click.command()
+@click.argument("machines", metavar="[MACHINE]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every machine that is up.")
+@click.option(
+    "--shutdown", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long a guest with a disk of its own may take to shut down; 0: it is not asked.",
+)  # fmt: skip
+@common
+def down(output: Output, machines: tuple[str, ...], everything: bool, shutdown: float) -> int:
+    """End a machine and put the host back as it was before `up`.
+
+    Where the spec allows writing (write_proof), the host then reads what the guest wrote. Exits 4 when it reads
+    something else, and 5 when something could not be put back.
+    """
+    from nvlane.cli.went_down import take_all_down
+
+    if not machines and not everything:
+        raise click.UsageError("name a machine, or say --all")
+    return take_all_down(output, machines if not everything else None, shutdown=shutdown)

@@ -1,0 +1,1 @@
+"""One use case a module: what the verbs do, apart from how they are called and what they print."""

@@ -1,0 +1,140 @@
+"""What a machine's journal remembers for later verbs, beside its steps: lanes, claims, evidence, proofs.
+
+State survives the tool: everything here is a note of the journal, so that any verb works from a new shell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nvlane.apply.journal import Journal
+from nvlane.apply.store import RunRecord
+from nvlane.model.claim import Claim, Evidence
+from nvlane.model.codec import decode, encode
+from nvlane.model.device import Device, MachineDevice
+from nvlane.model.errors import HostError
+from nvlane.spec.document import Spec
+from nvlane.spec.reader import parse_lane, parse_spec
+from nvlane.verify.look import Proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRecord:
+    """One lane of a machine. `number` is its own for the life of the machine: claims and evidence name it.
+
+    `steps` are the journal's numbers of what is undone when it is detached; `text` the TOML of a lane that was
+    attached, `directory` where that file stood.
+    """
+
+    number: int
+    name: str
+    kind: str
+    devices: tuple[Device, ...]
+    claims: tuple[Claim, ...]
+    steps: tuple[int, ...]
+    text: str = ""
+    directory: str = ""
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineRecord:
+    """One machine as its journal tells it. `complete` is False while `up` is at work, or when it was cut short."""
+
+    name: str
+    machine: MachineDevice
+    binary: str
+    source: str
+    directory: str
+    lanes: tuple[LaneRecord, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    complete: bool = False
+
+    @property
+    def present(self) -> tuple[LaneRecord, ...]:
+        return tuple(lane for lane in self.lanes if not lane.detached)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        return tuple(claim for lane in self.present for claim in lane.claims)
+
+    @property
+    def qmp(self) -> str:
+        return f"{self.machine.runtime}/qmp.sock"
+
+    @property
+    def console(self) -> str:
+        return f"{self.machine.runtime}/console.sock"
+
+    def lane_name(self, number: int) -> str:
+        return next((lane.name for lane in self.lanes if lane.number == number), f"lane {number}")
+
+    def lane(self, name: str) -> LaneRecord:
+        """The lane of this name that is there. Raises HostError."""
+        for lane in self.present:
+            if lane.name == name:
+                return lane
+        names = ", ".join(lane.name for lane in self.present) or "none"
+        raise HostError(f"{self.name} has no lane '{name}'", remedy=f"its lanes are: {names}")
+
+
+_KEY = "machine"
+
+
+def keep(journal: Journal, record: MachineRecord) -> None:
+    """Write the record into the journal; the last one counts."""
+    journal.note(_KEY, record)
+
+
+def recall(name: str, notes: Mapping[str, Any] | None) -> MachineRecord | None:
+    """The record among a journal's notes; None when the run was cut short before there was one."""
+    data = (notes or {}).get(_KEY)
+    if data is None:
+        return None
+    try:
+        return decode(MachineRecord, data)
+    except ValueError as error:
+        remedy = "use the nvlane that started it, or `nvlane restore` to end it"
+        raise HostError(f"the record of {name} is not understood: {error}", remedy=remedy) from error
+
+
+def recall_run(run: RunRecord) -> MachineRecord:
+    """The record of a run that must have one. Raises HostError."""
+    record = recall(run.name, run.notes)
+    if record is None:
+        raise HostError(f"{run.name} never came up", remedy=f"nvlane restore {run.name} puts back what it did")
+    return record
+
+
+def spec_now(text: str, record: MachineRecord) -> Spec:
+    """The spec of a machine as it runs: its file, less what was detached, with what was attached.
+
+    Every lane has its name written out, for the number in a default name would change with its place.
+    """
+    spec = parse_spec(text, record.source, record.directory)
+    lanes = []
+    for lane in record.present:
+        table = parse_lane(lane.text, lane.name, lane.directory) if lane.text else spec.lanes[lane.number]
+        lanes.append(dataclasses.replace(table, name=lane.name))
+    return Spec(machine=spec.machine, lanes=tuple(lanes), source=spec.source)
+
+
+def as_json(record: MachineRecord) -> dict[str, Any]:
+    """What the verbs print of a machine with --json."""
+    return {
+        "machine": record.name,
+        "qmp": record.qmp,
+        "console": record.console,
+        "lanes": [{"name": lane.name, "kind": lane.kind, "number": lane.number} for lane in record.present],
+        "evidence": [evidence_json(record, piece) for piece in record.evidence],
+        "verified": all(piece.ok for piece in record.evidence) if record.evidence else None,
+    }
+
+
+def evidence_json(record: MachineRecord, piece: Evidence) -> dict[str, Any]:
+    value: dict[str, Any] = encode(piece)
+    return {**value, "lane": record.lane_name(piece.lane)}

@@ -1,0 +1,33 @@
+"""A plan that was refused, as an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nvlane.model.errors import Refused
+from nvlane.plan.plan import Plan, Refusal
+
+
+class PlanRefused(Refused):
+    """Nothing was changed; `refusals` holds every reason."""
+
+    def __init__(self, name: str, refusals: Sequence[Refusal], lane_name: Callable[[int], str]) -> None:
+        count = "1 reason" if len(refusals) == 1 else f"{len(refusals)} reasons"
+        lines = [f"refused, for {count}; nothing was changed: {name}"]
+        lines += [refusal_text(refusal, lane_name) for refusal in refusals]
+        super().__init__("\n".join(lines))
+        self.refusals = tuple(refusals)
+
+
+def refusal_text(refusal: Refusal, lane_name: Callable[[int], str]) -> str:
+    """One reason in a few lines: what, why, what would make it safe."""
+    where = "" if refusal.lane is None else f"{lane_name(refusal.lane)}: "
+    lines = [f"  {where}{refusal.reason}  [{refusal.code}]"]
+    lines += [f"    seen: {line}" for line in refusal.evidence]
+    lines += [f"    remedy: {refusal.remedy}"] if refusal.remedy else []
+    return "\n".join(lines)
+
+
+def raise_if_refused(plan: Plan, name: str, lane_name: Callable[[int], str]) -> None:
+    if plan.refusals:
+        raise PlanRefused(name, plan.refusals, lane_name)

@@ -1,0 +1,90 @@
+"""What stands of a run right now: is its machine up, is somebody at work on it, or was it left by a crash?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nvlane.apply.lock import locked_directory
+from nvlane.apply.operations.found import MadeProcess
+from nvlane.apply.operations.processes import boot_id, start_time_of
+from nvlane.apply.store import HOST_RUN, RunRecord
+from nvlane.cli.service.record import MachineRecord, recall
+from nvlane.cli.service.world import World
+from nvlane.model.errors import HostError
+from nvlane.plan.step import StartMachine
+
+
+class RunState(StrEnum):
+    UP = "up"
+    PREPARED = "prepared"  # what `nvlane host setup` did stands
+    BUSY = "busy"  # another nvlane is at work on it
+    LEFT = "left"  # cut short, or its machine has ended: `nvlane restore`
+    DAMAGED = "damaged"  # its journal cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A run, its state, and the process of its machine (0: none)."""
+
+    run: RunRecord
+    state: RunState
+    pid: int = 0
+    record: MachineRecord | None = None
+    why: str = ""
+
+
+def look_at(world: World, name: str) -> Seen:
+    """One run as it stands."""
+    run = world.store.read(name)
+    if run.error:
+        return Seen(run=run, state=RunState.DAMAGED, why=run.error)
+    try:
+        with locked_directory(run.path, what=f"the run '{name}'"):
+            pass
+    except HostError as error:
+        return Seen(run=run, state=RunState.BUSY, why=error.message)
+    if name == HOST_RUN:
+        cut_short = [entry for entry in run.outstanding if not entry.done and not entry.error]
+        why = f"'{cut_short[0].step.describe()}' was cut short" if cut_short else ""
+        return Seen(run=run, state=RunState.LEFT if cut_short else RunState.PREPARED, why=why)
+    try:
+        record = recall(name, run.notes)
+    except HostError as error:
+        return Seen(run=run, state=RunState.DAMAGED, why=error.message)
+    pid = machine_pid(world, run)
+    if record is None or not record.complete:
+        return Seen(run=run, state=RunState.LEFT, pid=pid, record=record, why="`up` was cut short")
+    if not pid:
+        return Seen(run=run, state=RunState.LEFT, record=record, why=_ending(world, run, record))
+    return Seen(run=run, state=RunState.UP, pid=pid, record=record)
+
+
+def machine_pid(world: World, run: RunRecord) -> int:
+    """The process of a run's machine, proven by its start time; 0 when it has ended."""
+    for entry in run.outstanding:
+        made = entry.result
+        if isinstance(entry.step, StartMachine) and isinstance(made, MadeProcess):
+            same_boot = entry.boot_id == boot_id(world.host)
+            if same_boot and start_time_of(world.host, made.pid) == made.start_time:
+                return made.pid
+    return 0
+
+
+def _ending(world: World, run: RunRecord, record: MachineRecord) -> str:
+    if run.begin is not None and run.begin.boot_id != boot_id(world.host):
+        return "the host was booted anew since"
+    return f"its QEMU has ended; its last words are in {record.machine.runtime}/qemu.log"
+
+
+def must_be_up(world: World, name: str) -> Seen:
+    """A machine that is up. Raises HostError with what it is instead."""
+    if not world.store.has(name) or name == HOST_RUN:
+        up = [other for other in world.store.names() if other != HOST_RUN]
+        known = f"there are: {', '.join(up)}" if up else "none is up; nvlane up SPEC starts one"
+        raise HostError(f"there is no machine '{name}'", remedy=known)
+    seen = look_at(world, name)
+    if seen.state is not RunState.UP:
+        remedy = "wait for it" if seen.state is RunState.BUSY else f"nvlane restore {name} puts the host back"
+        raise HostError(f"{name} is not up: {seen.why}", remedy=remedy)
+    return seen

@@ -1,0 +1,17 @@
+"""What a use case tells while it works. The verbs decide how it looks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nvlane.apply.progress import Progress
+from nvlane.model.claim import Evidence
+from nvlane.plan.plan import Plan
+
+
+class Tell(Progress, Protocol):
+    """The steps, as `Progress` has them, and beside them phases, notes of a plan, and evidence."""
+
+    def phase(self, words: str) -> None: ...
+    def notes(self, plan: Plan) -> None: ...
+    def evidence(self, piece: Evidence, lane: str) -> None: ...

@@ -1,0 +1,102 @@
+"""The real host with everything that a use case needs of it, and the picture of it that a spec asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nvlane.apply.initramfs import build_probe_guest
+from nvlane.apply.launch_qemu import QemuLauncher
+from nvlane.apply.linux import LinuxHost
+from nvlane.apply.operations.table import Launchers, Operations, operations
+from nvlane.apply.plug_qemu import QemuPlugger
+from nvlane.apply.probe_cache import ProbeCache
+from nvlane.apply.store import Store
+from nvlane.cli.service.kvm import kvm_works
+from nvlane.facts.fingerprint import read_fingerprints
+from nvlane.facts.host import read_facts
+from nvlane.facts.locate import Located, find_drive
+from nvlane.facts.shape import Facts
+from nvlane.lanes.subjects import content_paths, drives, paths
+from nvlane.model.errors import HostError
+from nvlane.spec.document import Spec
+from nvlane.spec.lane import Nvdimm
+from nvlane.targets.table import ENGINES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """This host, its runs, and the table of operations."""
+
+    host: LinuxHost
+    store: Store
+    operations: Operations
+    plugger: QemuPlugger
+
+
+def this_world() -> World:
+    host = LinuxHost()
+    plugger = QemuPlugger()
+    launchers = Launchers(machine=QemuLauncher(), plugger=plugger, targets=ENGINES)
+    return World(host=host, store=Store.of(host), operations=operations(launchers), plugger=plugger)
+
+
+def read_host(world: World, *, qemu: str = "qemu-system-x86_64", probe_kvm: bool = True) -> Facts:
+    """Facts without any spec: what `doctor` and `devices` show."""
+    return _facts(world, (), qemu=qemu, probe_kvm=probe_kvm)
+
+
+def read_for(world: World, spec: Spec) -> Facts:
+    """Facts for one spec: its paths, the content of its drives, and the probe guest if it boots that."""
+    facts = _facts(world, paths(spec), qemu=spec.machine.qemu, probe_kvm=spec.machine.accelerator != "tcg")
+    if not spec.machine.image and not spec.machine.kernel:
+        facts = _with_probe_guest(world, spec, facts)
+    prints, unread = read_fingerprints(world.host, _content_of(spec, facts), facts.drives)
+    return dataclasses.replace(facts, fingerprints=prints, unknown=(*facts.unknown, *unread))
+
+
+def read_paths_of(world: World, named: Sequence[str]) -> Facts:
+    """Facts for some paths and the drives: enough to find on the host what a guest wrote."""
+    return _facts(world, named, qemu="qemu-system-x86_64", probe_kvm=False)
+
+
+def _facts(world: World, spec_paths: Sequence[str], *, qemu: str, probe_kvm: bool) -> Facts:
+    store = world.store
+    return read_facts(
+        world.host,
+        state_dir=str(store.state),
+        runtime_dir=str(store.runtime),
+        spec_paths=spec_paths,
+        qemu=qemu,
+        remembered=store.remembered_drives(),
+        kvm_probe=kvm_works if probe_kvm else None,
+        cache=ProbeCache(),
+        machines=store.names(),
+    )
+
+
+def _with_probe_guest(world: World, spec: Spec, facts: Facts) -> Facts:
+    """The probe guest of the running kernel; of another installed one where that is not in /boot."""
+    others = world.host.listdir("/lib/modules") if world.host.exists("/lib/modules") else []
+    releases = dict.fromkeys((facts.kernel, *reversed(others)))
+    release = next((name for name in releases if world.host.exists(f"/boot/vmlinuz-{name}")), facts.kernel)
+    try:
+        # Its tools for persistent memory are two thirds of the image, and every byte is unpacked at each boot.
+        guest = build_probe_guest(release, pmem_tools=any(isinstance(lane, Nvdimm) for lane in spec.lanes))
+    except HostError as error:
+        # The plan refuses for want of something to boot; why there is nothing belongs to what is not known.
+        return dataclasses.replace(facts, unknown=(*facts.unknown, f"no probe guest: {error.message}"))
+    return dataclasses.replace(
+        facts, probe_kernel=str(guest.kernel), probe_initrd=str(guest.initrd), probe_cmdline=guest.cmdline
+    )
+
+
+def _content_of(spec: Spec, facts: Facts) -> tuple[str, ...]:
+    """What to fingerprint: files that lanes serve, and each namespace of each drive that they take."""
+    named = list(content_paths(spec))
+    for text in drives(spec):
+        found = find_drive(facts, text)
+        if isinstance(found, Located):
+            named += [f"{found.drive.address}:{namespace.nsid}" for namespace in found.drive.namespaces]
+    return tuple(named)

@@ -1,0 +1,56 @@
+"""`nvlane up`: bring machines up with their lanes, and verify them."""
+
+from __future__ import annotations
+
+import click
+
+from nvlane.cli import arguments
+from nvlane.cli.output import Output, common
+
+
+@click.command()
+@arguments.specs
+@click.option("--keep-on-failure", is_flag=True, help="Leave what was done when a step fails, to look at it.")
+@arguments.no_verify
+@arguments.timeout
+@common
+def up(output: Output, specs: tuple[str, ...], keep_on_failure: bool, no_verify: bool, timeout: float) -> int:
+    """Bring a machine up with its lanes, and verify each lane from inside the guest.
+
+    `nvlane plan SPEC` shows beforehand what is going to be done. Every change of the host is journaled first;
+    `nvlane down` undoes it. When a step fails, what was done is undone at once. When a claim is not true the machine
+    stays up, and the exit status is 4.
+    """
+    from nvlane.cli.progress import Lines
+    from nvlane.cli.service.record import as_json
+    from nvlane.cli.service.up import bring_up
+    from nvlane.cli.service.verify import raise_for_evidence
+    from nvlane.cli.service.world import this_world
+    from nvlane.cli.spec_files import read_files
+
+    files = read_files(specs)
+    world = this_world()
+    results = []
+    for file in files:
+        output.say(f"{file.path}")
+        with Lines(output) as tell:
+            came = bring_up(
+                world, file, tell, keep_on_failure=keep_on_failure, check_guest=not no_verify, deadline=timeout
+            )
+        results.append({**as_json(came.record), "seconds": dict(came.seconds)})
+        if not output.json:
+            _what_next(output, came.record.name, came.record.console, sum(came.seconds.values()))
+        failed = [piece for piece in came.record.evidence if not piece.ok]
+        if failed and not output.json:
+            raise_for_evidence(came.record)
+    if output.json:
+        output.data(results, str)
+    return 0 if all(result["verified"] is not False for result in results) else 4
+
+
+def _what_next(output: Output, name: str, console: str, seconds: float) -> None:
+    output.say(f"{name} is up after {seconds:.1f} s. Next:")
+    output.say(f"  nvlane status {name}                 its lanes, sockets, evidence")
+    output.say(f"  socat -,raw,echo=0 UNIX:{console}    its serial console")
+    output.say(f"  nvlane attach {name} LANE.toml       one more lane")
+    output.say(f"  nvlane down {name}                   end it and put the host back")
