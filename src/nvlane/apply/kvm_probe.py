@@ -56,5 +56,6 @@ def probe_kvm(
     except (CommandFailed, HostError) as error:
         status = error.status if isinstance(error, CommandFailed) else error.message
         last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
-        return Kvm(usable=False, reason=f"{node} is there, but no kernel boots on it ({status}; last words: {last[:100]!r})")
+        why = f"{node} is there, but no kernel boots on it ({status}; last words: {last[:100]!r})"
+        return Kvm(usable=False, reason=why)
     return Kvm(usable=False, reason=f"{node} is there, but a kernel ended on it before it said a word")
