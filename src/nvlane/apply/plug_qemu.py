@@ -10,7 +10,8 @@ from nvlane.plan.step import PlugDevices, UnplugDevices
 from nvlane.qemu import inspect
 from nvlane.qemu.board import Board
 from nvlane.qemu.hotplug import Command, hot_plug, hot_unplug, unplug_order
-from nvlane.wire.qmp import PeerGone, Qmp, QmpError
+from nvlane.wire.lines import PeerClosed
+from nvlane.wire.qmp import Qmp, QmpError
 
 _ANSWER = 10.0  # seconds for a machine to say what it has
 
@@ -22,7 +23,7 @@ class QemuPlugger:
         try:
             with Qmp.connect(qmp, deadline=_ANSWER) as monitor:
                 return inspect.present(monitor) & frozenset(ids)
-        except PeerGone:
+        except PeerClosed:
             return None
 
     def plug(self, step: PlugDevices, deadline: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from nvlane.apply.process import status_text
 from nvlane.model.cpus import format_cpus
 from nvlane.model.errors import CommandFailed, HostError, NvlaneError
-from nvlane.wire.qmp import PeerGone
+from nvlane.wire.lines import PeerClosed
 
 _LAST_WORDS = 4096  # bytes of the log's end that are read
 _ENDING = 5.0  # seconds from a closed socket to the end of its process
@@ -20,7 +20,7 @@ _ENDING = 5.0  # seconds from a closed socket to the end of its process
 def explain_end(argv: Sequence[str], pid: int, log: str, error: NvlaneError) -> CommandFailed:
     """The error to raise for a process of ours that broke off with `error`: its command ready to paste, its
     status, the last words in its log."""
-    if isinstance(error, PeerGone):
+    if isinstance(error, PeerClosed):
         _wait_end(pid)
     return CommandFailed(shlex.join(argv), _status(pid) or str(error), _tail(log), remedy=f"the whole log is {log}")
 

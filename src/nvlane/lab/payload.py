@@ -18,7 +18,7 @@ from nvlane.lab.drives import MIB
 from nvlane.lab.image import Image
 from nvlane.model.errors import HostError
 
-NEEDED = ("click", "qemu.qmp", "rich", "markdown-it-py", "mdurl", "pygments")
+NEEDED = ("click", "rich", "markdown-it-py", "mdurl", "pygments")
 FOR_TESTS = ("pytest", "pluggy", "iniconfig", "packaging")
 """Pure Python all of them, so the very same files run on the lab's Python."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,18 +32,28 @@ class PeerClosed(WireError):
 class LineSocket:
     """One connection. `path` names it in errors."""
 
-    def __init__(self, path: Path) -> None:
-        """Connect. Raises WireError when nobody listens there."""
+    def __init__(self, path: Path, *, deadline: float = 10.0, process: int | None = None) -> None:
+        """Connect. Raises PeerClosed when nobody listens there, WireError when it cannot be done within the deadline.
+
+        `process` is a descriptor of the process at the other end (pidfd_open(2)), where the caller has one: its end
+        ends every wait. The caller closes it.
+        """
         self._path = path
+        self._process = process
         self._received = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # While the listener's queue is full connect(2) waits, and only this deadline ends that (unix(7)).
+            seconds, rest = divmod(deadline, 1)
+            timeout = struct.pack("ll", int(seconds), max(1, int(rest * 1_000_000)))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             self._socket.connect(str(path))
             self._socket.setblocking(False)
         except OSError as error:
             self._socket.close()
-            raise WireError(
-                f"cannot connect to {path}: {error.strerror}", remedy="is the virtual machine still running?"
+            nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            raise (PeerClosed if nobody else WireError)(
+                f"cannot connect to {path}: {error.strerror or error}", remedy="is the virtual machine still running?"
             ) from error
 
     def __enter__(self) -> Self:
@@ -95,6 +106,12 @@ class LineSocket:
     def _wait(self, event: int, until: float, deadline: float) -> None:
         poll = select.poll()
         poll.register(self._socket, event)
+        if self._process is not None:
+            poll.register(self._process, select.POLLIN)
         left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        ready = [descriptor for descriptor, _ in poll.poll(left * 1000)] if left > 0 else []
+        if not ready:
             raise DeadlineMissed(f"{self._path}: no answer within {deadline:g} s")
+        # The socket goes first: a process that has ended may have left its last words there.
+        if self._socket.fileno() not in ready:
+            raise PeerClosed(f"{self._path}: the process at the other end has ended")
