@@ -1,0 +1,151 @@
+"""`nvlane demo`: every lane in the lab, proven, in one table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nvlane.cli.output import Output, common
+
+if TYPE_CHECKING:
+    from nvlane.lab.session import Lab
+
+#: Words for the column 'proof', by what the evidence holds; the strongest that there is.
+_PROOFS = (
+    ("the host reads on", "guest wrote, host read it back"),
+    ("pmem_is_pmem", "pmem_is_pmem, persisted, read back"),
+    ("content, SHA-256", "content as the host saw it"),
+)
+
+
+@click.command()
+@click.option("--json", "report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report here too.")
+@click.option("--all", "everything", is_flag=True, help="More variants of each lane, which takes longer.")
+@click.option("--inside", is_flag=True, hidden=True, help="Take the tour on this very host; events on stdout.")
+@click.pass_obj
+def demo(output: Output, report: Path | None, everything: bool, inside: bool) -> int:
+    """Start the lab, bring a machine up on each lane, prove it from inside the guest, and put the host back.
+
+    It needs no NVMe drive, no IOMMU and no KVM, and touches nothing of this host. The first time makes the lab's
+    image, which takes about a minute. With --json FILE the evidence is written there as JSON. Exit status 4 when a
+    claim was not true, 5 when the lab's host was not put back.
+    """
+    if inside:
+        return _inside(everything)
+    begin = time.monotonic()
+    result = _in_the_lab(output, everything)
+    result["total_seconds"] = round(time.monotonic() - begin, 1)
+    if report is not None:
+        report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _say(output, result, report)
+    if not all(lane["verified"] for lane in result["lanes"]):
+        return 4
+    return 0 if result["host_restored"] else 5
+
+
+def _inside(everything: bool) -> int:
+    from nvlane.cli.service.tour import take_tour
+    from nvlane.cli.service.world import this_world
+    from nvlane.lab.tour import TOUR
+
+    halts = [halt for halt in TOUR if everything or not halt.all_only]
+    good = take_tour(this_world(), halts, lambda event: click.echo(json.dumps(event)))
+    return 0 if good else 4
+
+
+def _in_the_lab(output: Output, everything: bool) -> dict[str, Any]:
+    from nvlane import lab
+
+    result: dict[str, Any] = {"lanes": [], "host_restored": False}
+    with lab.up(lab.LabMachine(name="demo"), lambda words: output.say(f"lab: {words}")) as room:
+        output.say(f"lab: up after {room.state.seconds:.1f} s under {room.state.accelerator}")
+        result["accelerator"] = room.state.accelerator
+        _table_head(output)
+        for event in _events(room, everything):
+            match event["event"]:
+                case "halt":
+                    _begin_row(output, event)
+                case "doing" | "note":
+                    output.detail(f"    {event['text']}")
+                case "done":
+                    lane = {key: value for key, value in event.items() if key != "event"}
+                    result["lanes"].append(lane)
+                    _end_row(output, lane)
+                case "end":
+                    result["host_restored"] = event["host_restored"]
+                    for line in event["differences"]:
+                        output.warn(f"not as it was: {line}")
+    return result
+
+
+def _events(room: Lab, everything: bool) -> Iterator[dict[str, Any]]:
+    argv = ["nvlane", "demo", "--inside", *(["--all"] if everything else [])]
+    for line in room.stream(argv, check=False):
+        if line.startswith('{"event"'):
+            yield json.loads(line)
+        else:
+            click.echo(line, err=True)
+
+
+_WIDTHS = (12, 32, 12, 38, 36)
+
+
+def _table_head(output: Output) -> None:
+    output.say(_row("lane", "variant", "front end", "what the guest saw", "proof") + "  seconds")
+
+
+def _begin_row(output: Output, event: dict[str, Any]) -> None:
+    output.detail(f"{event['lane']}: {event['variant']}")
+
+
+def _end_row(output: Output, lane: dict[str, Any]) -> None:
+    row = _row(lane["lane"], lane["variant"], lane["frontend"], saw(lane), proof(lane))
+    output.say(f"{row}  {lane['seconds']:7.1f}")
+    for piece in lane["evidence"]:
+        if not piece["ok"]:
+            output.warn(f"  not true: {piece['claim']}: expected {piece['expected']}, found {piece['found']}")
+
+
+def _row(*cells: str) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True))
+
+
+def saw(lane: dict[str, Any]) -> str:
+    """What the guest found, in a few words: sizes of disks and regions, and what is special about them."""
+    from nvlane.model.size import format_size
+
+    sizes = []
+    for piece in lane["evidence"]:
+        name, _, what = piece["claim"].rpartition(" ")
+        if what == "bytes" and piece["found"].isdigit() and not name.endswith(("block", "metadata")):
+            if name.startswith("memory device"):
+                continue
+            sizes.append(f"{name.removeprefix('/dev/')} {format_size(int(piece['found']))}")
+    return ", ".join(sizes) or "nothing"
+
+
+def proof(lane: dict[str, Any]) -> str:
+    """The strongest proof among the evidence, or that there is none."""
+    if not lane["verified"]:
+        return "FAILED"
+    claims = [piece["claim"] for piece in lane["evidence"]]
+    for mark, words in _PROOFS:
+        if any(mark in claim for claim in claims):
+            return words
+    return "identity and size"
+
+
+def _say(output: Output, result: dict[str, Any], report: Path | None) -> None:
+    true = sum(lane["verified"] for lane in result["lanes"])
+    restored = "is as it was" if result["host_restored"] else "is NOT as it was"
+    output.say(
+        f"{true} of {len(result['lanes'])} lanes proven from inside their guests; the lab's host {restored}; "
+        f"{result['total_seconds']:.0f} s under {result['accelerator']}."
+    )
+    if report is not None:
+        output.say(f"evidence: {report}")
