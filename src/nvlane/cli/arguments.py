@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def _machines(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+def complete_machines(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     from nvlane.apply.linux_reader import LinuxReader
     from nvlane.apply.store import HOST_RUN, Store
 
@@ -28,7 +28,7 @@ def _lanes(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 spec_file = click.Path(dir_okay=False, allow_dash=True)
 specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=spec_file)
-machine = click.argument("machine", metavar="MACHINE", shell_complete=_machines)
+machine = click.argument("machine", metavar="MACHINE", shell_complete=complete_machines)
 lane = click.argument("lane", metavar="LANE", shell_complete=_lanes)
 timeout = click.option(
     "--timeout", type=click.FloatRange(min=1), default=180.0, show_default=True, metavar="SECONDS",

@@ -15,7 +15,7 @@ def leftover_words() -> tuple[str, ...]:
     except (NvlaneError, OSError) as error:
         return (f"what is left to undo could not be read ({error}); nvlane status shows it",)
     return tuple(
-        f"{left.run.name}: {len(left.run.outstanding)} changes of the host are not undone; nvlane restore {left.run.name}"
+        f"{left.run.name}: {len(left.run.outstanding)} changes are not undone; nvlane restore {left.run.name} does it"
         for left in seen
         if left.run.outstanding
     )

@@ -16,7 +16,7 @@ from nvlane.cli.output import Output
 from nvlane.cli.verbs import SECTIONS, VERBS
 from nvlane.model.errors import NvlaneError, SpecError
 
-_EPILOG: Final = (
+EPILOG: Final = (
     "Exit status: 0 done, 1 failed, 2 usage or spec error, 3 refused as unsafe, 4 verification failed,"
     " 5 something could not be put back, 130 interrupted."
 )
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nvlane", message="%(prog)s %(version)s")
 def cli() -> None:
     """Give a virtual machine NVMe storage or persistent memory by every lane there is, prove it from inside the

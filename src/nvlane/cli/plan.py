@@ -27,10 +27,11 @@ def plan(output: Output, specs: tuple[str, ...], facts_file: str | None) -> int:
     from nvlane.cli.spec_files import read_files
 
     made = plans_for([file.spec() for file in read_files(specs)], facts_file)
+    refused = any(plan.refusals for _, _, plan in made)
     for line in dict.fromkeys(line for _, facts, _ in made for line in facts.unknown):
-        output.say(f"not known: {line}")
+        (output.say if refused else output.detail)(f"not known: {line}")
     output.data(
         [plan_json(spec.machine.name, plan) for spec, _, plan in made],
         lambda: "\n\n".join(plan_text(spec.machine.name, plan, spec.lane_name) for spec, _, plan in made),
     )
-    return 3 if any(plan.refusals for _, _, plan in made) else 0
+    return 3 if refused else 0

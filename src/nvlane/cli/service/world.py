@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nvlane.apply.initramfs import build_probe_guest
-from nvlane.apply.launch_qemu import QemuLauncher
+from nvlane.apply.launchers import default_launchers
 from nvlane.apply.linux import LinuxHost
-from nvlane.apply.operations.table import Launchers, Operations, operations
-from nvlane.apply.plug_qemu import QemuPlugger
+from nvlane.apply.operations.plug import Plugger
+from nvlane.apply.operations.table import Operations, operations
 from nvlane.apply.probe_cache import ProbeCache
 from nvlane.apply.store import Store
-from nvlane.cli.service.kvm import kvm_works
+from nvlane.cli.service.kvm import kvm_prober
 from nvlane.facts.fingerprint import read_fingerprints
 from nvlane.facts.host import read_facts
 from nvlane.facts.locate import Located, find_drive
@@ -22,7 +22,6 @@ from nvlane.lanes.subjects import content_paths, drives, paths
 from nvlane.model.errors import HostError
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import Nvdimm
-from nvlane.targets.table import ENGINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +31,13 @@ class World:
     host: LinuxHost
     store: Store
     operations: Operations
-    plugger: QemuPlugger
+    plugger: Plugger
 
 
 def this_world() -> World:
     host = LinuxHost()
-    plugger = QemuPlugger()
-    launchers = Launchers(machine=QemuLauncher(), plugger=plugger, targets=ENGINES)
-    return World(host=host, store=Store.of(host), operations=operations(launchers), plugger=plugger)
+    launchers = default_launchers()
+    return World(host=host, store=Store.of(host), operations=operations(launchers), plugger=launchers.plugger)
 
 
 def read_host(world: World, *, qemu: str = "qemu-system-x86_64", probe_kvm: bool = True) -> Facts:
@@ -62,7 +60,7 @@ def read_paths_of(world: World, named: Sequence[str]) -> Facts:
 
 
 def _facts(world: World, spec_paths: Sequence[str], *, qemu: str, probe_kvm: bool) -> Facts:
-    store = world.store
+    store, cache = world.store, ProbeCache()
     return read_facts(
         world.host,
         state_dir=str(store.state),
@@ -70,8 +68,8 @@ def _facts(world: World, spec_paths: Sequence[str], *, qemu: str, probe_kvm: boo
         spec_paths=spec_paths,
         qemu=qemu,
         remembered=store.remembered_drives(),
-        kvm_probe=kvm_works if probe_kvm else None,
-        cache=ProbeCache(),
+        kvm_probe=kvm_prober(world.host, cache) if probe_kvm else None,
+        cache=cache,
         machines=store.names(),
     )
 
