@@ -24,7 +24,9 @@ class Output:
 
     def data(self, value: object, text: Callable[[], str]) -> None:
         """The result of the verb: `value` as JSON, or the words of `text` for a person."""
-        click.echo(json.dumps(encode(value), indent=2, ensure_ascii=False) if self.json else text())
+        words = json.dumps(encode(value), indent=2, ensure_ascii=False) if self.json else text()
+        if words:
+            click.echo(words)
 
     def say(self, words: str) -> None:
         """Words for a person, not with -q."""

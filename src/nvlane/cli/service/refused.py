@@ -20,9 +20,9 @@ class PlanRefused(Refused):
 
 
 def refusal_text(refusal: Refusal, lane_name: Callable[[int], str]) -> str:
-    """One reason in a few lines: what, why, what would make it safe."""
-    where = "" if refusal.lane is None else f"{lane_name(refusal.lane)}: "
-    lines = [f"  {where}{refusal.reason}  [{refusal.code}]"]
+    """One reason in a few lines: what, why, what would make it safe. A lane of which the name is '' is not named."""
+    where = "" if refusal.lane is None else lane_name(refusal.lane)
+    lines = [f"  {where + ': ' if where else ''}{refusal.reason}  [{refusal.code}]"]
     lines += [f"    seen: {line}" for line in refusal.evidence]
     lines += [f"    remedy: {refusal.remedy}"] if refusal.remedy else []
     return "\n".join(lines)

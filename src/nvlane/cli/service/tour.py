@@ -71,9 +71,7 @@ def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, 
     try:
         file = SpecFile(path=f"{halt.name}.toml", directory=WORK, text=halt.spec())
         try:
-            came = bring_up(
-                world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE
-            )
+            came = bring_up(world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE)
             evidence += came.record.evidence
         except NvlaneError as error:
             evidence.append(_failure("the machine comes up", error))
