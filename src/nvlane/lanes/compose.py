@@ -25,6 +25,9 @@ from nvlane.plan.step import LoadModule, MakeDirectory, PlugDevices, ReserveHuge
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import LaneKind
 
+#: Slots for memory devices that are kept free for hot-plug.
+SPARE_DIMMS = 2
+
 
 def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     """Everything that `nvlane up` would do for a spec, or why not."""
@@ -39,7 +42,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     crowded = _no_room(spec, devices, needs)
     if crowded:
         return Plan(machine=None, refusals=crowded)
-    body = machine.describe(spec, facts, needs)
+    body = machine.describe(spec, facts, _with_spare(needs))
     steps = [step for at in contexts for step in LANES[spec.lanes[at.index].KIND].steps(spec.lanes[at.index], at)]
     pages = memory_pages(body, placement.place(spec, facts).node)
     steps, short = _net_hugepages([*pages, *steps], facts)
@@ -87,7 +90,7 @@ def _contexts(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]
     where = placement.place(spec, facts)
     first = Context(
         spec=spec, index=0, facts=facts, engines=engines, memory=spec.machine.memory, maps=_maps(spec),
-        node=where.node, cpus=where.cpus, sandbox=spec.machine.sandbox,
+        node=where.node, bind=where.bind, cpus=where.cpus, sandbox=spec.machine.sandbox,
     )  # fmt: skip
     # A pinned lane locks memory devices too (an NVDIMM beside a VFIO device is mapped for its DMA).
     hotplug = sum(
@@ -115,6 +118,14 @@ def _join(needs: Iterable[MemoryNeeds]) -> MemoryNeeds:
             nvdimm=joined.nvdimm or need.nvdimm,
         )
     return joined
+
+
+def _with_spare(needs: MemoryNeeds) -> MemoryNeeds:
+    """A machine with memory devices has room to attach some more: address space costs nothing."""
+    if not needs.slots:
+        return needs
+    slots = min(needs.slots + SPARE_DIMMS, MEMORY_SLOTS)
+    return dataclasses.replace(needs, slots=slots, hotplug=2 * needs.hotplug)
 
 
 def _no_room(spec: Spec, devices: tuple[Device, ...], needs: MemoryNeeds) -> tuple[Refusal, ...]:

@@ -30,6 +30,7 @@ class Context:
     memory: int  # guest memory in bytes that a pinned lane locks
     maps: int  # how many times QEMU maps and locks it
     node: int  # the NUMA node that the machine was placed on
+    bind: int  # the node that memory is bound to; -1: none
     cpus: frozenset[int]  # processors of that node; empty: any
     sandbox: bool
     running: MachineDevice | None = None

@@ -86,6 +86,22 @@ def namespace_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]
     )
 
 
+def metadata_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]:
+    """A namespace with metadata, which no driver in userspace takes here."""
+    found = find_drive(at.facts, text)
+    ns = None if isinstance(found, NotLocated) else namespace(found.drive, nsid)
+    if ns is None or not ns.metadata_size:
+        return ()
+    return (
+        at.refuse(
+            "namespace-metadata",
+            f"namespace {nsid} of {text} has {ns.metadata_size} bytes of metadata a block; QEMU's driver takes none",
+            evidence=("QEMU block/nvme.c: namespaces with metadata are not supported",),
+            remedy="take the passthrough lane, or format the namespace without metadata (which erases it)",
+        ),
+    )
+
+
 def namespace(drive: Drive, nsid: int) -> Namespace | None:
     return next((n for n in drive.namespaces if n.nsid == nsid), None)
 

@@ -27,9 +27,7 @@ def image_format(path: str, wanted: str, seen: PathFacts) -> str:
     return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
-def file_refusals(
-    path: str, size: int, at: Context, place: str, *, read_only: bool = False
-) -> tuple[Refusal, ...]:
+def file_refusals(path: str, size: int, at: Context, place: str, *, read_only: bool = False) -> tuple[Refusal, ...]:
     """An image that is not there and has no size, or is there with another one, or cannot be written or made."""
     seen = at.facts.path(path)
     match seen.kind:

@@ -81,21 +81,9 @@ def _socket_refusal(spec: Spec, facts: Facts) -> Refusal | None:
 def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
     machine = spec.machine
     reasons: list[Refusal] = []
-    named = (
-        ("no-boot-image", "image", machine.image),
-        ("no-kernel", "kernel", machine.kernel),
-        ("no-initrd", "initrd", machine.initrd),
-    )
-    for code, key, path in named:
-        if path and facts.path(path).kind not in ("file", "block"):
-            reasons.append(
-                _refuse(
-                    code,
-                    f"machine.{key}: {path} is not there",
-                    evidence=(facts.path(path).error or facts.path(path).kind,),
-                    remedy="check the path; a relative one is relative to the spec file",
-                )
-            )
+    reasons += _missing("no-boot-image", "machine.image", machine.image, facts)
+    reasons += _missing("no-kernel", "machine.kernel", machine.kernel, facts)
+    reasons += _missing("no-initrd", "machine.initrd", machine.initrd, facts)
     if machine.image and facts.path(machine.image).kind in ("file", "block"):
         seen = facts.path(machine.image)
         reasons += refuse.uses(None, f"machine.image {machine.image}", seen.uses)
@@ -117,6 +105,19 @@ def _boot_refusals(spec: Spec, facts: Facts) -> list[Refusal]:
             )
         )
     return reasons
+
+
+def _missing(code: str, key: str, path: str, facts: Facts) -> tuple[Refusal, ...]:
+    if not path or facts.path(path).kind in ("file", "block"):
+        return ()
+    return (
+        _refuse(
+            code,
+            f"{key}: {path} is not there",
+            evidence=(facts.path(path).error or facts.path(path).kind,),
+            remedy="check the path; a relative one is relative to the spec file",
+        ),
+    )
 
 
 def describe(spec: Spec, facts: Facts, needs: MemoryNeeds) -> MachineDevice:

@@ -58,7 +58,7 @@ class Nvdimm:
         _, reason = choose_device(lane, at)
         lines = [reason] if reason else []
         if lane.backing in (Backing.HUGEPAGES, Backing.MEMORY):
-            lines.append(f"the content of backing = \"{lane.backing}\" lives only as long as the machine runs")
+            lines.append(f'the content of backing = "{lane.backing}" lives only as long as the machine runs')
         usable = usable_size(lane, at)
         if lane.size and usable != lane.size:
             lines.append(
@@ -166,19 +166,20 @@ def _dax(lane: NvdimmSpec, at: Context) -> DaxDevice | None:
 
 
 def _backend(lane: NvdimmSpec, at: Context) -> Object:
-    size, name = backend_size(lane, at), f"{at.id}-mem"
+    name = f"{at.id}-mem"
+    properties: dict[str, str | int | bool | tuple[int, ...]] = {"size": backend_size(lane, at), "share": True}
     match lane.backing:
-        case Backing.HUGEPAGES:
-            properties: dict[str, str | int | bool | tuple[int, ...]] = {
-                "size": size, "share": True, "hugetlb": True, "hugetlbsize": lane.hugepage_size, "prealloc": True,
-            }  # fmt: skip
+        case Backing.HUGEPAGES | Backing.MEMORY:
+            if lane.backing is Backing.HUGEPAGES:
+                # Without prealloc a short pool ends as SIGBUS in the running guest.
+                properties |= {"hugetlb": True, "hugetlbsize": lane.hugepage_size, "prealloc": True}
+            if at.bind >= 0:
+                properties |= {"host-nodes": (at.bind,), "policy": "bind"}
             return Object(qom_type="memory-backend-memfd", id=name, properties=properties)
-        case Backing.MEMORY:
-            return Object(qom_type="memory-backend-memfd", id=name, properties={"size": size, "share": True})
         case Backing.FILE | Backing.DAX:
             dax = _dax(lane, at)
             durable = lane.backing is Backing.DAX or at.facts.path(lane.path).dax
-            properties = {"size": size, "mem-path": lane.path, "share": True}
+            properties["mem-path"] = lane.path
             if dax is not None:
                 properties["align"] = dax.alignment
             if durable and not lane.read_only:
@@ -210,24 +211,36 @@ def _size_refusals(lane: NvdimmSpec, at: Context, device: PmemDevice) -> list[Re
                 remedy=f"use {format_size(align_up(lane.size, lane.hugepage_size))}, or smaller pages",
             )
         )
-    if at.running and device is PmemDevice.VIRTIO_PMEM and at.running.needs.hotplug < backend_size(lane, at):
-        reasons.append(
-            at.refuse(
-                "pmem-hotplug",
-                "the machine was started without room for memory devices (maxmem)",
-                remedy="add the lane to the spec and start the machine anew",
-            )
-        )
-    if at.running and device is PmemDevice.NVDIMM and not at.running.needs.nvdimm:
-        reasons.append(
+    if at.running is not None:
+        reasons += _hot_refusals(at, at.running.needs, device)
+    return reasons
+
+
+def _hot_refusals(at: Context, room: MemoryNeeds, device: PmemDevice) -> list[Refusal]:
+    """Slots, address space and NVDIMM support are what the machine was started with (`room`)."""
+    anew = "add the lane to the spec and start the machine anew"
+    if device is PmemDevice.NVDIMM and not room.nvdimm:
+        return [
             at.refuse(
                 "nvdimm-hotplug",
                 "the machine was started without NVDIMMs, and QEMU cannot turn them on later",
-                evidence=("machine property nvdimm=on, slots and maxmem are set at the start",),
-                remedy="add the lane to the spec and start the machine anew",
+                evidence=("the machine property nvdimm=on is set at the start",),
+                remedy=anew,
             )
+        ]
+    wanted = at.memory - at.spec.machine.memory
+    lanes = sum(lane.KIND is LaneKind.NVDIMM for lane in at.spec.lanes)
+    if wanted <= room.hotplug and lanes <= room.slots:
+        return []
+    return [
+        at.refuse(
+            "pmem-hotplug",
+            f"the machine has {room.slots} slots and {format_size(room.hotplug)} of address space for memory devices, "
+            f"and with this lane {lanes} and {format_size(wanted)} would be needed",
+            evidence=("slots and maxmem are set at the start",),
+            remedy=anew,
         )
-    return reasons
+    ]
 
 
 def _file_refusals(lane: NvdimmSpec, at: Context) -> list[Refusal]:

@@ -34,21 +34,12 @@ class Userspace:
         reasons = [refuse.no_block_driver(at.index, at.qemu, "nvme", "the userspace lane")]
         reasons += drive.refusals(lane.drive, at)
         reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
+        reasons += drive.metadata_refusals(lane.drive, lane.namespace, at)
         found = find_drive(at.facts, lane.drive)
         block_size = 0
         if not isinstance(found, NotLocated):
             ns = drive.namespace(found.drive, lane.namespace)
             block_size = ns.block_size if ns else 0
-            if ns and ns.metadata_size:
-                reasons.append(
-                    at.refuse(
-                        "namespace-metadata",
-                        f"namespace {lane.namespace} has {ns.metadata_size} bytes of metadata a block, which QEMU's driver "
-                        "does not take",
-                        evidence=("QEMU block/nvme.c: namespaces with metadata are not supported",),
-                        remedy="take the passthrough lane, or format the namespace without metadata (which erases it)",
-                    )
-                )
         reasons += frontend.refusals(lane.frontend, block_size, at)
         return tuple(reason for reason in reasons if reason is not None)
 
@@ -68,7 +59,9 @@ class Userspace:
 
     def devices(self, lane: UserspaceSpec, at: Context) -> tuple[Device, ...]:
         found = drive.locate(lane.drive, at)
-        options: dict[str, object] = {"device": str(found.function.address), "namespace": lane.namespace}
+        options: dict[str, object] = {
+            "device": str(found.function.address), "namespace": lane.namespace, "discard": "unmap",
+        }  # fmt: skip
         if lane.read_only:
             options["read-only"] = True
         node = BlockNode(driver="nvme", node_name=f"{at.id}-drive", options=options)

@@ -41,6 +41,7 @@ class VhostUser:
         if lane.drive:
             reasons += drive.refusals(lane.drive, at, target=True)
             reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
+            reasons += drive.metadata_refusals(lane.drive, lane.namespace, at)
             reasons += _block_size_refusals(lane, at)
         if lane.file and at.facts.path(lane.file).kind == "block":
             reasons += image.device_refusals(lane.file, at, f"{at.place}.file")
