@@ -90,7 +90,9 @@ def status(as_json: bool) -> None:
     rooms = [room for each in lab.known() if (room := lab.look(each))]
     if as_json:
         click.echo(
-            json.dumps([{**asdict(room.state), "alive": room.alive, "directory": str(room.directory)} for room in rooms])
+            json.dumps(
+                [{**asdict(room.state), "alive": room.alive, "directory": str(room.directory)} for room in rooms]
+            )
         )
         return
     for room in rooms:

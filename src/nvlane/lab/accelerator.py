@@ -1,8 +1,6 @@
 """Does KVM really work here? Asked of KVM by booting a kernel, not of /dev/kvm.
 
-A device node proves nothing: on some clouds /dev/kvm opens, creates a machine, and then ordinary kernels die at their
-first instructions or QEMU aborts on a model-specific register. So the lab's own kernel is booted without a root file
-system until it says that it found none; that is far beyond paging, interrupts and timers, and takes under two seconds.
+The lab's own kernel is what is booted, for the QEMU that will run the lab; see `apply.kvm_probe`.
 """
 
 from __future__ import annotations
@@ -12,15 +10,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvlane.apply import process
+from nvlane.apply.kvm_probe import probe_kvm
 from nvlane.lab import cache
 from nvlane.lab.emulator import Emulator
 from nvlane.lab.image import Image
 from nvlane.lab.machine import Accelerator
-from nvlane.model.errors import CommandFailed
+from nvlane.model.errors import SpecError
 
 _DEADLINE = 5.0
-_PROOF = "VFS: Unable to mount root fs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,39 +34,19 @@ def choose(emulator: Emulator, image: Image, *, node: Path = Path("/dev/kvm")) -
     The answer is kept until the machine reboots, because where KVM is broken asking takes the whole deadline.
     """
     if forced := os.environ.get("NVLANE_LAB_ACCEL"):
+        if forced not in set(Accelerator):
+            raise SpecError(f"'{forced}' is neither 'kvm' nor 'tcg'", place="NVLANE_LAB_ACCEL")
         return Choice(accelerator=Accelerator(forced), why="NVLANE_LAB_ACCEL says so")
-    if not node.exists():
-        return Choice(accelerator=Accelerator.TCG, why=f"there is no {node}")
-    if not os.access(node, os.R_OK | os.W_OK):
-        return Choice(accelerator=Accelerator.TCG, why=f"{node} may not be opened by this user")
+    opens = os.access(node, os.R_OK | os.W_OK)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    name = cache.key(boot, emulator.version_text, image.key, str(os.geteuid()))
+    name = cache.key(boot, emulator.version_text, image.key, str(os.geteuid()), str(opens))
 
     def make(directory: Path) -> None:
-        choice = _try(emulator, image)
-        (directory / "choice.json").write_text(json.dumps({"accelerator": choice.accelerator, "why": choice.why}))
+        answer = probe_kvm(
+            emulator.argv, image.kernel, node=node, environment=dict(emulator.environment), deadline=_DEADLINE
+        )
+        accelerator = Accelerator.KVM if answer.usable else Accelerator.TCG
+        (directory / "choice.json").write_text(json.dumps({"accelerator": accelerator, "why": answer.reason}))
 
     kept = json.loads((cache.kept("accelerator", name, make) / "choice.json").read_text())
     return Choice(accelerator=Accelerator(kept["accelerator"]), why=kept["why"])
-
-
-def _try(emulator: Emulator, image: Image) -> Choice:
-    argv = [
-        *emulator.argv,
-        *("-machine", "q35,accel=kvm,kernel-irqchip=split", "-cpu", "host", "-m", "256", "-nodefaults"),
-        *("-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
-        *("-kernel", str(image.kernel), "-append", "console=ttyS0 panic=-1"),
-    ]
-    said: list[str] = []
-    try:
-        for line in process.stream(argv, timeout=_DEADLINE, env=dict(emulator.environment)):
-            said.append(line)
-            if _PROOF in line:
-                return Choice(accelerator=Accelerator.KVM, why="KVM booted a kernel")
-    except CommandFailed as error:
-        last = next((line for line in reversed(said) if line.strip()), "nothing")
-        return Choice(
-            accelerator=Accelerator.TCG,
-            why=f"/dev/kvm is there, but a kernel did not boot on it ({error.status}; it last said: {last[:120]!r})",
-        )
-    return Choice(accelerator=Accelerator.TCG, why="/dev/kvm is there, but a kernel ended on it before its time")

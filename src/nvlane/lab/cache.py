@@ -35,7 +35,7 @@ def kept(kind: str, name: str, make: Callable[[Path], None]) -> Path:
     if _complete(final):
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(final.parent / ".lock"):
+    with locked(final.parent / ".lock"):
         if _complete(final):
             return final
         with tempfile.TemporaryDirectory(prefix=".making-", dir=final.parent) as making:
@@ -54,7 +54,7 @@ def _sizes(directory: Path) -> str:
     for parent, _, names in os.walk(directory):
         for name in names:
             size = os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - a thousand files, every start
-            lines.append(f"{size} {parent[len(str(directory)):]}/{name}\n")
+            lines.append(f"{size} {parent[len(str(directory)) :]}/{name}\n")
     return "".join(sorted(line for line in lines if not line.endswith(f" /{_COMPLETE}\n")))
 
 
@@ -64,7 +64,9 @@ def _complete(directory: Path) -> bool:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that this file stands for; whoever else wants it waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -81,9 +81,7 @@ class Channel:
         """Run a command in the lab to its end. CommandFailed names the command as it stands in the lab."""
         job = secrets.token_hex(8)
         try:
-            done = process.run(
-                [*self._ssh("-T"), _remote(argv, job)], input=input, timeout=timeout, check=False
-            )
+            done = process.run([*self._ssh("-T"), _remote(argv, job)], input=input, timeout=timeout, check=False)
         except CommandFailed as error:
             self.end(job)
             raise CommandFailed(f"[lab] {shlex.join(argv)}", error.status, error.last_words) from error
@@ -93,9 +91,7 @@ class Channel:
         if check and done.returncode != 0:
             words = done.stderr.strip() or done.stdout
             raise CommandFailed(f"[lab] {shlex.join(argv)}", process.status_text(done.returncode), words)
-        return process.Completed(
-            argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr
-        )
+        return process.Completed(argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def stream(self, argv: Sequence[str], *, timeout: float | None = None, check: bool = True) -> Iterator[str]:
         """The lines of a command's stdout and stderr as they come. CommandFailed at its end on a bad status."""

@@ -37,7 +37,7 @@ class Emulator:
 
     @property
     def version_text(self) -> str:
-        return ".".join(map(str, self.version))
+        return _dotted(self.version)
 
 
 def emulator(progress: Callable[[str], None]) -> Emulator:
@@ -50,7 +50,7 @@ def emulator(progress: Callable[[str], None]) -> Emulator:
         return Emulator(argv=(found,), version=version, why="the one on PATH")
     if _release() != "bookworm":
         raise HostError(
-            f"the lab needs QEMU {'.'.join(map(str, OLDEST))} or newer; PATH has {'.'.join(map(str, version)) or 'none'}",
+            f"the lab needs QEMU {_dotted(OLDEST)} or newer; PATH has {_dotted(version) or 'none'}",
             remedy="install qemu-system-x86, or name another QEMU in NVLANE_LAB_QEMU",
         )
     return _backport(version, progress)
@@ -68,7 +68,7 @@ def _backport(old: tuple[int, ...], progress: Callable[[str], None]) -> Emulator
     # Modules of the installed QEMU do not fit this one (QEMU, util/module.c).
     environment = (("QEMU_MODULE_DIR", str(modules)),)
     version = _version(argv, dict(environment))
-    why = f"from {_BACKPORTS}: this machine's {'.'.join(map(str, old)) or 'QEMU is missing'} is too old"
+    why = f"from {_BACKPORTS}: this machine's QEMU {_dotted(old) or '(none)'} will not do"
     return Emulator(argv=argv, environment=environment, version=version, why=why)
 
 
@@ -101,6 +101,10 @@ def _version(argv: tuple[str, ...], environment: dict[str, str] | None = None) -
     if not found:
         raise HostError(f"{argv[0]} does not say its version: {text.strip()[:80]!r}")
     return tuple(int(part) for part in found.groups())
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _release() -> str:

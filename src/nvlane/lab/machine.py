@@ -113,6 +113,9 @@ def _boot(machine: LabMachine, files: LabFiles) -> tuple[str, ...]:
         f"root=PARTUUID={ROOT_PARTITION} rootwait ro init=/usr/sbin/nvlane-lab-init console=ttyS0 quiet "
         "intel_iommu=on iommu=pt mitigations=off tsc=reliable random.trust_cpu=on"
     )
+    if machine.accelerator is Accelerator.TCG:
+        # A processor of another node would measure its own loops_per_jiffy, for half a second (init/calibrate.c).
+        command_line += " lpj=4600000"
     return ("-kernel", str(files.kernel), "-append", f"{command_line} {machine.append}".rstrip())
 
 
@@ -196,5 +199,5 @@ def _block(image: Path, node: str, *, driver: str = "raw", read_only: bool = Fal
     # A lab is thrown away: its drives need no flush to the outer disk, and that makes them quick.
     cache = {"no-flush": True}
     file = {"driver": "file", "filename": str(image), "read-only": read_only, "discard": "unmap", "cache": cache}
-    value = {"driver": driver, "node-name": node, "read-only": read_only, "cache": cache, "discard": "unmap", "file": file}
-    return ("-blockdev", json.dumps(value))
+    value = {"driver": driver, "node-name": node, "read-only": read_only, "cache": cache, "discard": "unmap"}
+    return ("-blockdev", json.dumps({**value, "file": file}))

@@ -13,14 +13,15 @@ def cache_dir() -> Path:
 
 
 def runtime_dir() -> Path:
-    """Sockets, keys and logs of running labs. NVLANE_RUNTIME_DIR wins; then /run for root; then the session's own."""
+    """Sockets, keys and logs of running labs: beside nvlane's own runtime directory, whose names are machines' names.
+
+    NVLANE_RUNTIME_DIR wins; then /run for root; then the session's own.
+    """
     if chosen := os.environ.get("NVLANE_RUNTIME_DIR"):
-        return Path(chosen) / "lab"
+        return Path(f"{chosen}-lab")
     if os.geteuid() == 0:
-        return Path("/run/nvlane/lab")
-    if session := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(session) / "nvlane" / "lab"
-    return cache_dir() / "run"
+        return Path("/run/nvlane-lab")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "nvlane-lab"
 
 
 def disk_dir() -> Path:

@@ -2,8 +2,10 @@
 
 ::
 
-    <runtime>/lab/<name>/   lab.json  qmp.sock  console.sock  console.log  qemu.log  keys/  known_hosts  ssh
+    <runtime>/<name>/       lab.json  qmp.sock  console.sock  console.log  qemu.log  keys/  known_hosts  ssh
     <cache>/running/<name>/ the drives' images; gone with the lab
+
+What the two directories are is in `lab.places`.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from typing import Any, Self
 
 from nvlane.apply import process
 from nvlane.lab.channel import ALIAS, Channel
-from nvlane.lab.monitor import Monitor
 from nvlane.lab.places import disk_dir, runtime_dir
 from nvlane.lab.waiting import process_end, start_time
 from nvlane.model.errors import HostError, WireError
+from nvlane.wire.qmp import Qmp
 
 DEFAULT_NAME = "lab"
 READY = b"nvlane-lab: ready"
@@ -80,20 +82,21 @@ class Lab:
         """Read a file inside."""
         return self.channel.get(path)
 
-    def monitor(self) -> Monitor:
-        """A QMP session with the outer machine."""
-        return Monitor(self.directory / "qmp.sock")
+    def monitor(self) -> Qmp:
+        """A QMP session with the outer machine. It serves one client at a time: close it soon."""
+        return Qmp.connect(str(self.directory / "qmp.sock"), pid=self.state.pid)
 
     def qmp(self, command: str, **arguments: object) -> Any:
-        """One QMP command to the outer machine."""
+        """One QMP command to the outer machine; `_` in an argument's name is `-` there."""
         with self.monitor() as monitor:
-            return monitor.execute(command, **arguments)
+            return monitor.execute(command, {name.replace("_", "-"): value for name, value in arguments.items()})
 
     def pull(self, serial: str) -> None:
         """Take a drive out while everything runs, as a hand would. It returns when the guest has let it go."""
+        device = serial.lower()
         with self.monitor() as monitor:
-            monitor.execute("device_del", id=serial.lower())
-            monitor.wait_event("DEVICE_DELETED", device=serial.lower())
+            monitor.execute("device_del", {"id": device})
+            monitor.wait_event("DEVICE_DELETED", match=lambda data: data.get("device") == device, deadline=30.0)
 
     def reset(self, *, sync: bool = True, timeout: float = BOOT_DEADLINE) -> None:
         """Reboot the virtual host, as its reset button does; disks keep what was written. `sync=False`: no warning."""
@@ -166,6 +169,8 @@ def remove(name: str) -> None:
     for directory in (runtime_dir() / name, disk_dir() / name):
         if directory.exists():
             shutil.rmtree(directory)
+        if directory.parent.exists() and not any(directory.parent.iterdir()):
+            directory.parent.rmdir()
 
 
 def connect(path: Path) -> socket.socket:

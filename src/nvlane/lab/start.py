@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nvlane.apply import process
-from nvlane.lab import keys, payload
+from nvlane.lab import cache, keys, payload
 from nvlane.lab.accelerator import Choice, choose
 from nvlane.lab.drives import make_images
 from nvlane.lab.emulator import Emulator, emulator
@@ -52,14 +52,19 @@ def up(machine: LabMachine | None = None, progress: Progress = quiet) -> Lab:
     machine = machine or LabMachine()
     if not _NAME.fullmatch(machine.name):
         raise SpecError(f"{machine.name!r}: small letters, digits and '-', at most 31", place="lab name")
-    there = look(machine.name)
-    if there is not None and there.alive:
-        return there
-    remove(machine.name)
+    with cache.locked(disk_dir().with_name(f"{machine.name}.lock")):
+        there = look(machine.name)
+        if there is not None and there.alive:
+            return there
+        remove(machine.name)
+        return _up(machine, began, progress)
+
+
+def _up(machine: LabMachine, began: float, progress: Progress) -> Lab:
     root = image(progress)
     qemu = emulator(progress)
     choice = choose(qemu, root)
-    progress(f"{qemu.version_text and f'QEMU {qemu.version_text}'} ({qemu.why}); {choice.accelerator}: {choice.why}")
+    progress(f"QEMU {qemu.version_text} ({qemu.why}); {choice.accelerator}: {choice.why}")
     machine = replace(machine, accelerator=choice.accelerator)
     try:
         _prepare(machine, root, progress)
@@ -97,9 +102,7 @@ def _prepare(machine: LabMachine, root: Image, progress: Progress) -> None:
     payload.payload(root, disks / "payload.img", inside)
 
 
-def _start(
-    machine: LabMachine, root: Image, qemu: Emulator, choice: Choice, began: float, progress: Progress
-) -> Lab:
+def _start(machine: LabMachine, root: Image, qemu: Emulator, choice: Choice, began: float, progress: Progress) -> Lab:
     progress("booting")
     directory = runtime_dir() / machine.name
     files = LabFiles(

@@ -6,6 +6,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from nvlane.model.errors import HostError
 
@@ -45,8 +46,7 @@ def start_time(pid: int) -> int:
     With the process id it names one process for ever: ids are used again, starts are not.
     """
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return -1
     return -1 if fields[0] == "Z" else int(fields[19])
