@@ -12,7 +12,6 @@ from facts_tree import ADDRESS, CTRL, PCI, host
 from fakehost import Content, Fails, FakeHost, Link, Node
 
 from nvlane.apply.linux_reader import LinuxReader
-from nvlane.facts.content import parse_export
 from nvlane.facts.drives import read_drives
 from nvlane.facts.fingerprint import ranges_of, read_fingerprints
 from nvlane.facts.host import read_binary, read_facts, resolve_program
@@ -34,23 +33,20 @@ from nvlane.model.pci import PciAddress
 from nvlane.model.size import GIB, KIB, MIB
 
 DRIVE = PciAddress.parse(ADDRESS)
-EXPORT = """DEVNAME=/dev/nvme0n1
-PTUUID=1b2c
-PTTYPE=gpt
-
-DEVNAME=/dev/nvme0n1p1
-LABEL=my\\ data
-UUID=5a
-TYPE=ext4
-USAGE=filesystem
-
-DEVNAME=/dev/nvme0n1p2
-PART_ENTRY_NUMBER=2
-"""
+Signature = tuple[str, str, str | None, str]
+SIGNATURES: tuple[Signature, ...] = (
+    ("nvme0n1", "gpt", None, "partition-table"),
+    ("nvme0n1", "gpt", None, "partition-table"),
+    ("nvme0n1", "PMBR", None, "partition-table"),
+    ("nvme0n1p1", "ext4", "my data", "filesystem"),
+)
 
 
-def blkid(text: str, stderr: str = "") -> dict[str, object]:
-    return {"blkid": lambda _argv: Output(status=0, stdout=text, stderr=stderr)}
+def wipefs(*signatures: Signature) -> dict[str, object]:
+    """What wipefs of util-linux 2.41 prints; nothing at all when there is no signature."""
+    keys = ("device", "type", "label", "usage")
+    text = json.dumps({"signatures": [dict(zip(keys, found, strict=True)) for found in signatures]})
+    return {"wipefs": lambda _argv: Output(status=0, stdout=text if signatures else "", stderr="")}
 
 
 def test_pci_function() -> None:
@@ -78,7 +74,7 @@ def test_virtual_function_and_domain_of_vmd() -> None:
 
 
 def test_drive_with_content() -> None:
-    there = host(commands=blkid(EXPORT))
+    there = host(commands=wipefs(*SIGNATURES))
     (drive,) = read_drives(there, read_functions(there), take_survey(there), {})
     assert (drive.serial, drive.model, drive.controller) == (
         "S4EVNX0M512345", "Samsung SSD 970 EVO Plus 1TB", "nvme0",
@@ -90,11 +86,11 @@ def test_drive_with_content() -> None:
         OnDevice(device="nvme0n1", what="gpt partition table"),
         OnDevice(device="nvme0n1p1", what="ext4, label my data"),
     )
-    assert [argv[0] for argv in there.asked] == ["blkid"]
+    assert [argv[0] for argv in there.asked] == ["wipefs"]
 
 
 def test_content_is_not_probed_on_a_drive_in_use() -> None:
-    there = host({"/proc/swaps": "h\n/dev/nvme0n1p2 partition 1 0 -2\n"}, commands=blkid(EXPORT))
+    there = host({"/proc/swaps": "h\n/dev/nvme0n1p2 partition 1 0 -2\n"}, commands=wipefs(*SIGNATURES))
     (drive,) = read_drives(there, read_functions(there), take_survey(there), {})
     assert drive.contents == ()
     assert there.asked == []
@@ -105,11 +101,12 @@ def test_data_without_signature_and_with_several() -> None:
         "/dev/nvme0n1": Node("block", (259, 0), b"\0" * 512 + b"data"),
         "/dev/nvme0n1p1": Node("block", (259, 1), b"\0" * 4096),
     }
-    there = host(nodes, commands=blkid("", "/dev/nvme0n1p2: ambivalent result (probably more filesystems)"))
+    two = (("nvme0n1p2", "ext4", None, "filesystem"), ("nvme0n1p2", "zfs_member", "tank", "filesystem"))
+    there = host(nodes, commands=wipefs(*two))
     (drive,) = read_drives(there, read_functions(there), take_survey(there), {})
     assert drive.contents == (
         OnDevice(device="nvme0n1", what="data without a known signature"),
-        OnDevice(device="nvme0n1p2", what="several signatures at once (see wipefs)"),
+        OnDevice(device="nvme0n1p2", what="ext4 and zfs_member, label tank"),
     )
 
 
@@ -125,19 +122,14 @@ def test_a_drive_that_nvlane_took_is_remembered() -> None:
     assert stranger == Drive(address=DRIVE)
 
 
-def test_export_of_blkid() -> None:
-    assert parse_export(EXPORT) == {"nvme0n1": "gpt partition table", "nvme0n1p1": "ext4, label my data"}
-    assert parse_export("") == {}
-
-
 NUMA: dict[str, Content] = {
     "/sys/devices/system/node/node0/cpulist": "0-3\n",
     "/sys/devices/system/node/node0/meminfo": "Node 0 MemTotal:  8388608 kB\nNode 0 MemFree:  1024 kB\n",
     "/sys/devices/system/node/node1/cpulist": "\n",
     "/sys/devices/system/node/node1/meminfo": "Node 1 MemTotal:  4194304 kB\nNode 1 MemFree:  2048 kB\n",
     "/proc/self/auxv": struct.pack("=QQQQ", 6, 4096, 0, 0),
-    "/proc/buddyinfo": "Node 0, zone      DMA      0 0 0 0 0 0 0 0 1 1 3\n"
-    "Node 0, zone   Normal 9 9 9 9 9 9 9 9 9 2 0\n",
+    "/proc/buddyinfo": "Node 0, zone      DMA      0      0 0 0 0 0 0 0 1 1 3 \n"
+    "Node 0, zone   Normal 9 9 9 9 9 9 9 9 9 2 0 \n",
     "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages": "512\n",
     "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages": "500\n",
     "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/surplus_hugepages": "2\n",

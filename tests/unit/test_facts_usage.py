@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 
 import pytest
@@ -218,16 +219,17 @@ def test_zfs_by_zpool() -> None:
     only(found, UseKind.ZFS, "nvme0n1p1", "the pool tank has /dev/nvme0n1p1 (ONLINE)")
 
 
+ZFS_MEMBER = {"device": "nvme0n1p1", "type": "zfs_member", "label": "tank", "usage": "filesystem"}
+WIPEFS = {"wipefs": lambda _argv: Output(status=0, stdout=json.dumps({"signatures": [ZFS_MEMBER]}), stderr="")}
+
+
 def test_zfs_by_signature_where_nothing_tells() -> None:
-    export = "DEVNAME=/dev/nvme0n1p1\nTYPE=zfs_member\nLABEL=tank\n"
-    commands = {"blkid": lambda _argv: Output(status=0, stdout=export, stderr="")}
-    found = uses({"/sys/module/zfs/initstate": "live"}, commands=commands)
+    found = uses({"/sys/module/zfs/initstate": "live"}, commands=WIPEFS)
     only(found, UseKind.ZFS, "nvme0n1p1", "zfs_member signature")
 
 
 def test_zfs_data_without_the_module_is_no_use() -> None:
-    export = "DEVNAME=/dev/nvme0n1p1\nTYPE=zfs_member\nLABEL=tank\n"
-    assert uses(commands={"blkid": lambda _argv: Output(status=0, stdout=export, stderr="")}) == ()
+    assert uses(commands=WIPEFS) == ()
 
 
 def loop(backing: str) -> dict[str, Content]:

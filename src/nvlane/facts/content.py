@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,52 +16,40 @@ _FRONT: Final = 64 << 10
 
 def read_contents(host: HostReader, devices: Sequence[str]) -> tuple[Content, ...]:
     """Signatures on block nodes, given by name ('nvme0n1p1'). Needs the right to read them; a device that cannot be
-    read has no content here (`facts.host` tells a user who lacks it)."""
+    read has no content here (`facts.host` tells a user who lacks it).
+
+    One run for all devices of `wipefs --no-act` (util-linux), which opens them read only and lists every signature;
+    blkid ends at the first device that has none, and says nothing of a device that has two.
+    """
     if not devices:
         return ()
+    argv = ("wipefs", "--no-act", "--json", "--output", "DEVICE,TYPE,LABEL,USAGE", *(f"/dev/{n}" for n in devices))
     try:
-        output = host.query(["blkid", "-p", "-o", "export", *(f"/dev/{name}" for name in devices)])
-    except HostError:
-        # Without blkid (util-linux) nothing can be named: content is information, no condition.
-        return ()
-    found = parse_export(output.stdout)
-    ambivalent = {name for name in devices if f"/dev/{name}: ambivalent result" in output.stderr}
-    contents = []
-    for name in devices:
-        if what := found.get(name):
-            contents.append(Content(device=name, what=what))
-        elif name in ambivalent:
-            contents.append(Content(device=name, what="several signatures at once (see wipefs)"))
-        elif _has_data(host, name):
-            contents.append(Content(device=name, what="data without a known signature"))
-    return tuple(contents)
+        found = parse_signatures(host.query(argv).stdout)
+    except (HostError, ValueError):
+        found = {}  # no util-linux, or a device that went away meanwhile: content is information, no condition
+    named = ((name, found.get(name) or _unnamed(host, name)) for name in devices)
+    return tuple(Content(device=name, what=what) for name, what in named if what)
 
 
-def parse_export(text: str) -> dict[str, str]:
-    """The output of `blkid -p -o export`: blocks of KEY=value with a blank line between, to name -> what is there."""
-    found = {}
-    for block in text.split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        name = values.get("DEVNAME", "").removeprefix("/dev/")
-        if name and (what := describe(values)):
-            found[name] = what
-    return found
+def parse_signatures(text: str) -> dict[str, str]:
+    """The answer of wipefs to block name -> 'ext4, label data', 'gpt partition table', or several with 'and'."""
+    found: dict[str, dict[str, None]] = {}
+    for signature in json.loads(text)["signatures"] if text.strip() else ():
+        what = str(signature["type"])
+        if what == "PMBR":
+            continue  # the protective half of a GPT
+        if signature["usage"] == "partition-table":
+            what += " partition table"
+        if signature["label"]:
+            what += f", label {signature['label']}"
+        found.setdefault(signature["device"].removeprefix("/dev/"), {})[what] = None  # copies count once
+    return {device: " and ".join(what) for device, what in found.items()}
 
 
-def describe(values: dict[str, str]) -> str:
-    """'ext4, label data' or 'gpt partition table' of one block, '' when it tells of nothing on the device."""
-    parts = []
-    if kind := values.get("TYPE"):
-        parts.append(kind)
-    elif table := values.get("PTTYPE"):
-        parts.append(f"{table} partition table")
-    if parts and (label := values.get("LABEL")):
-        parts.append(f"label {label.replace(chr(92), '')}")  # blkid puts a backslash before blanks
-    return ", ".join(parts)
-
-
-def _has_data(host: HostReader, name: str) -> bool:
+def _unnamed(host: HostReader, name: str) -> str:
     try:
-        return any(host.read_bytes(f"/dev/{name}", length=_FRONT))
+        front = host.read_bytes(f"/dev/{name}", length=_FRONT)
     except OSError:
-        return False  # not for this user (EACCES), gone (ENXIO), or unreadable blocks (EIO): nothing to name
+        return ""  # not for this user (EACCES), gone (ENXIO), or unreadable blocks (EIO): nothing to name
+    return "data without a known signature" if any(front) else ""

@@ -57,7 +57,8 @@ def read_facts(
 ) -> Facts:
     """Read everything. `spec_paths` are the files and devices of the spec, `fingerprint_of` what to read content of
     ('ADDRESS:NSID' or a path), `remembered` the drives that open journals know, `kvm_probe` a function from the QEMU
-    binary to whether KVM works, `machines` those that are up, `probe_guest` kernel, initrd and command line of nvlane's own guest.
+    binary to whether KVM works, `machines` those that are up, `probe_guest` kernel, initrd and command line of
+    nvlane's own guest.
 
     A subject that cannot be read is left at its 'not known' value, and `unknown` says so with the remedy.
     """

@@ -65,7 +65,7 @@ def _contiguous(host: HostReader) -> dict[int, int]:
     """Bytes in free blocks of 2 MiB or more, by node: 'Node 0, zone Normal 12 3 …' has one count an order."""
     page = page_size(host)
     found: dict[int, int] = {}
-    zones = re.compile(r"^Node (\d+), zone\s+\w+((?:\s+\d+)+)$", re.MULTILINE)
+    zones = re.compile(r"^Node (\d+), zone +\w+((?: +\d+)+) *$", re.MULTILINE)
     for match in zones.finditer(attribute(host, "/proc/buddyinfo")):
         blocks = ((int(count), page << order) for order, count in enumerate(match[2].split()))
         found[int(match[1])] = found.get(int(match[1]), 0) + sum(c * size for c, size in blocks if size >= 2 * MIB)

@@ -79,10 +79,12 @@ def _mark_mounts(
         said = f"{mount.target} ({mount.fstype}, /proc/{mount.pid}/mountinfo)"
         for node in nodes_of(mount):
             (roots if id(mount) in under_root else places).setdefault(node, []).append(said)
+    hidden: dict[str, str] = {}
     for node, fstype, evidence in read_live_filesystems(host, blocks.by_name):
         if node not in roots and node not in places:
-            words = f"{evidence}: the kernel has this {fstype} in use, mounted where no process shows it"
-            marks.setdefault(node, []).append(Mark(kind=UseKind.MOUNT, evidence=words))
+            hidden.setdefault(node, f"{evidence}: this {fstype} is in use, mounted where no process shows it")
+    for node, words in hidden.items():
+        marks.setdefault(node, []).append(Mark(kind=UseKind.MOUNT, evidence=words))
     for node in roots:
         marks.setdefault(node, []).append(Mark(kind=UseKind.ROOT, evidence=f"mounted on {_some(roots[node])}"))
     for node in places.keys() - roots.keys():

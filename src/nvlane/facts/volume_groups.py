@@ -71,5 +71,5 @@ def zfs_signature(host: HostReader, devices: Iterable[str]) -> dict[str, str]:
     return {
         content.device: "it has a zfs_member signature, and the zfs module is loaded"
         for content in read_contents(host, tuple(devices))
-        if content.what.startswith("zfs_member") and attribute(host, "/sys/module/zfs/initstate", "live") != "going"
+        if "zfs_member" in content.what and attribute(host, "/sys/module/zfs/initstate", "live") != "going"
     }
