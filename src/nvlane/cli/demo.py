@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nvlane.cli.output import Output, common
+from nvlane.cli.output import Output
 
 if TYPE_CHECKING:
     from nvlane.lab.session import Lab
