@@ -1,0 +1,48 @@
+# Everything from two commands: `make demo` shows all of it, `make test` checks all of it. Both need nothing prepared.
+
+PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH
+NVLANE := .venv/bin/nvlane
+PYTHON := .venv/bin/python
+
+.PHONY: help demo test lint bench man clean
+
+help:
+	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
+	@echo 'make test    all tests: Python, then Rust'
+	@echo 'make lint    formatters, linters and type checks only'
+	@echo 'make bench   how quick nvlane itself is'
+	@echo 'make man     the manual page, from the definitions of the command line'
+	@echo 'make clean   removes what make made here; the cache in ~/.cache/nvlane stays'
+
+demo:
+	@tools/prepare run
+	@$(NVLANE) demo --json demo-report.json
+
+# Rust's tests run also when Python's fail, so that one run shows everything.
+test:
+	@tools/prepare test
+	@status=0; \
+	$(PYTHON) -m pytest || status=$$?; \
+	cargo test --locked || status=$$?; \
+	exit $$status
+
+lint:
+	@tools/prepare test
+	$(PYTHON) -m ruff check src tests tools
+	$(PYTHON) -m ruff format --check src tests tools
+	$(PYTHON) -m mypy
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --locked -- -D warnings
+
+bench:
+	@tools/prepare run
+	@$(PYTHON) tools/benchmark.py
+
+man:
+	@tools/prepare run
+	@$(NVLANE) man
+
+clean:
+	rm -rf .venv target demo-report.json src/nvlane/_bin .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
