@@ -8,12 +8,13 @@ from typing import Any
 
 from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
-from nvlane.apply.operations.table import Launchers, Operations, operations
+from nvlane.apply.operations.table import Launchers, operations
 from nvlane.apply.progress import Progress
 from nvlane.apply.store import Store
 from nvlane.apply.undo import UndoReport, plan_undo, undo
 from nvlane.model.host import Host
 from nvlane.plan.step import Inverse, Step
+
 
 class Runs:
     """The runs of one store on one host."""
@@ -21,10 +22,7 @@ class Runs:
     def __init__(self, store: Store, host: Host, launchers: Launchers) -> None:
         self.store = store
         self._host = host
-        self._launchers = launchers
-
-    def operations(self, name: str) -> Operations:
-        return operations(self._launchers, others=lambda: self.store.modules_of_others(name))
+        self._operations = operations(launchers)
 
     def begin(
         self,
@@ -69,7 +67,7 @@ class Runs:
             report = undo(
                 journal,
                 host=self._host,
-                operations=self.operations(name),
+                operations=self._operations,
                 progress=progress,
                 only=only,
                 lock=self.store.host_lock,
@@ -80,7 +78,7 @@ class Runs:
     def preview(self, name: str) -> tuple[Inverse, ...]:
         """What `end` would do, in order."""
         with self.store.open(name) as journal:
-            return tuple(inverse for _, inverse in plan_undo(journal, self.operations(name)))
+            return tuple(inverse for _, inverse in plan_undo(journal, self._operations))
 
     def note(self, name: str, key: str, value: Any) -> None:
         """Remember something of a run."""
@@ -102,7 +100,7 @@ class Runs:
                 steps,
                 host=self._host,
                 journal=journal,
-                operations=self.operations(journal.directory.name),
+                operations=self._operations,
                 progress=progress,
                 keep=keep,
                 lock=self.store.host_lock,
@@ -111,5 +109,5 @@ class Runs:
             return numbers
 
     def _forget_settled(self, journal: Journal) -> None:
-        if not plan_undo(journal, self.operations(journal.directory.name)):
+        if not plan_undo(journal, self._operations):
             self.store.remove(journal)

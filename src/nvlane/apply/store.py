@@ -75,6 +75,37 @@ class RunRecord:
         return tuple(entry for entry in self.entries if not entry.undone)
 
 
+def modules_of_others(run: Path) -> dict[str, str]:
+    """Modules that the other runs beside `run` (a run's directory) had to load -> the name of that run."""
+    return {
+        module: name
+        for name in _names(run.parent)
+        if name != run.name
+        for entry in _read(run.parent / name).outstanding
+        if isinstance(entry.found, FoundModule)
+        for module in entry.found.missing
+    }
+
+
+def _names(runs: Path) -> tuple[str, ...]:
+    try:
+        # A name with a dot in front is a run that is just being removed.
+        return tuple(sorted(path.name for path in runs.iterdir() if path.is_dir() and path.name[0] != "."))
+    except FileNotFoundError:
+        return ()
+
+
+def _read(path: Path) -> RunRecord:
+    name = path.name
+    try:
+        records, _ = read_records(path / JOURNAL)
+    except FileNotFoundError:
+        return RunRecord(name=name, path=path)  # killed between the directory and the journal
+    except (HostError, OSError) as error:
+        return RunRecord(name=name, path=path, error=str(error))
+    return RunRecord(name=name, path=path, begin=begin_of(records), entries=entries_of(records), notes=notes_of(records))
+
+
 class Store:
     """All runs of one state directory. `runtime` is made and removed together with it."""
 
@@ -88,26 +119,14 @@ class Store:
         return cls(Path(state_directory(host)), Path(runtime_directory(host)))
 
     def names(self) -> tuple[str, ...]:
-        try:
-            return tuple(sorted(path.name for path in self._runs.iterdir() if path.is_dir()))
-        except FileNotFoundError:
-            return ()
+        return _names(self._runs)
 
     def has(self, name: str) -> bool:
         return (self._runs / name).is_dir()
 
     def read(self, name: str) -> RunRecord:
         """A run as it stands now; another nvlane may be at work on it."""
-        path = self._runs / name
-        try:
-            records, _ = read_records(path / JOURNAL)
-        except FileNotFoundError:
-            return RunRecord(name=name, path=path)  # killed between the directory and the journal
-        except (HostError, OSError) as error:
-            return RunRecord(name=name, path=path, error=str(error))
-        return RunRecord(
-            name=name, path=path, begin=begin_of(records), entries=entries_of(records), notes=notes_of(records)
-        )
+        return _read(self._runs / name)
 
     def runs(self) -> tuple[RunRecord, ...]:
         return tuple(self.read(name) for name in self.names())
@@ -159,17 +178,6 @@ class Store:
                 if isinstance(entry.step, BindDriver) and isinstance(entry.found, FoundFunction) and entry.found.drive:
                     found[entry.step.address] = entry.found.drive
         return found
-
-    def modules_of_others(self, name: str) -> dict[str, str]:
-        """Modules that other runs had to load -> the run's name."""
-        return {
-            module: run.name
-            for run in self.runs()
-            if run.name != name
-            for entry in run.outstanding
-            if isinstance(entry.found, FoundModule)
-            for module in entry.found.missing
-        }
 
     def _make_directories(self, name: str) -> None:
         made = [str(p) for path in (self.runtime, self.state) for p in (path, *path.parents) if not p.exists()]

@@ -168,7 +168,8 @@ class Mounts:
 
     def _text(self) -> str:
         lines = ["1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"]
-        for number, (source, target, fstype, options) in enumerate(self.mounted, start=2):
+        for number, (source, path, fstype, options) in enumerate(self.mounted, start=2):
+            target = path.replace(" ", "\\040")
             lines.append(f"{number} 1 0:{40 + number} / {target} rw - {fstype} {source} rw,{options}\n")
         return "".join(lines)
 

@@ -121,7 +121,7 @@ class Bus:
         return "nvme" if function.pci_class == NVME_CLASS and "nvme" in self._drivers else ""
 
     def _probe_text(self, text: str) -> None:
-        function = self._named(text, errno.EINVAL)
+        function = self._named(text)
         if not function.driver:
             self._probe(function)
 
@@ -131,22 +131,22 @@ class Bus:
             self._bind(function, driver)
 
     def _bind_text(self, driver: str, text: str) -> None:
-        function = self._named(text, errno.ENODEV)
+        function = self._named(text)
         if function.driver or (driver in _ONLY_BY_OVERRIDE and function.override != driver):
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         self._bind(function, driver)
 
     def _unbind_text(self, driver: str, text: str) -> None:
-        function = self._named(text, errno.ENODEV)
+        function = self._named(text)
         if function.driver != driver:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         self._unbind(function)
 
-    def _named(self, text: str, otherwise: int) -> MemoryFunction:
+    def _named(self, text: str) -> MemoryFunction:
         try:
             return self.functions[PciAddress.parse(text)]
         except (KeyError, ValueError):
-            raise OSError(otherwise, os.strerror(otherwise)) from None
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
 
     def _bind(self, function: MemoryFunction, driver: str) -> None:
         if driver in function.refuses or (driver == "vfio-pci" and function.group is None):

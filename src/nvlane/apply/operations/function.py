@@ -20,8 +20,11 @@ from nvlane.model.pci import PciAddress
 _BUS: Final = "/sys/bus/pci"
 #: What sysfs shows for no override; very old kernels printed a NULL pointer with %s.
 _NO_OVERRIDE: Final = ("", "(null)")
-#: Seconds that a driver gets to take or leave a function. Under emulation a probe takes tens of milliseconds.
-BIND_DEADLINE: Final = 10.0
+#: Seconds for which a busy attribute is tried again.
+_BUSY_DEADLINE: Final = 10.0
+#: Seconds that a driver gets to take a function. The write to drivers_probe has probed when it returns (device_attach()
+#: in drivers/base/dd.c); this is for another prober, such as udev, who was quicker and is still at it.
+_TAKE_DEADLINE: Final = 1.0
 _NAMESPACE: Final = re.compile(r"(nvme\d+)(?:c\d+)?(n\d+)")
 
 
@@ -72,11 +75,11 @@ def hand_over(host: Host, address: PciAddress, *, driver: str, override: str) ->
     _write(host, f"{base}/driver_override", driver or override, words)
     if driver_of(host, address):
         _write(host, f"{base}/driver/unbind", str(address), words)
-        host.wait_until(lambda: not driver_of(host, address), deadline=BIND_DEADLINE)
+        host.wait_until(lambda: not driver_of(host, address), deadline=_TAKE_DEADLINE)
     if driver:
         if not driver_of(host, address):
             _write(host, f"{_BUS}/drivers_probe", str(address), words)
-        host.wait_until(lambda: driver_of(host, address) == driver, deadline=BIND_DEADLINE if not words else 1.0)
+        host.wait_until(lambda: driver_of(host, address) == driver, deadline=_TAKE_DEADLINE)
     if override != (driver or override):
         _write(host, f"{base}/driver_override", override, words)
     return "; ".join(words)
@@ -107,7 +110,7 @@ def _write(host: Host, path: str, text: str, words: list[str]) -> None:
             return error.errno != errno.EBUSY
         return True
 
-    host.wait_until(written, deadline=BIND_DEADLINE)
+    host.wait_until(written, deadline=_BUSY_DEADLINE)
     if refused:
         words.append(f"{path}: {refused[0].strerror}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 from nvlane.apply.operations.found import FoundMount
 from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, failed, kept
@@ -17,8 +18,8 @@ def observe_mount(host: HostReader, target: str) -> FoundMount:
     found = FoundMount(fstype="", options="")
     for line in host.read_text("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
-        # Spaces and backslashes in a path are written as octal escapes.
-        path = left.split()[4].encode().decode("unicode_escape")
+        # Space, tab, newline and backslash in a path are written as octal escapes (proc_pid_mountinfo(5)).
+        path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), left.split()[4])
         if path == target:
             fstype, _source, options = right.split()[:3]
             found = FoundMount(fstype=fstype, options=options)

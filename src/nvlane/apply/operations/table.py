@@ -11,7 +11,7 @@ from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverRev
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
 from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
 from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
-from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal, no_others
+from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
@@ -34,12 +34,19 @@ class Operations:
     forward: Mapping[type, Operation[Any]]
     back: Mapping[type, Reversal[Any]]
 
+    def beside(self, others: Others) -> Operations:
+        """The same table for one of several runs: `others` tells which modules the other ones had to load."""
+        return Operations(
+            forward={**self.forward, steps.LoadModule: LoadModuleOperation(others)},
+            back={**self.back, steps.UnloadModule: UnloadModuleReversal(others)},
+        )
 
-def operations(launchers: Launchers, *, others: Others = no_others) -> Operations:
-    """The table for these launchers. `others`: modules that other runs had to load, by name of the run."""
+
+def operations(launchers: Launchers) -> Operations:
+    """The table for these launchers."""
     return Operations(
         forward={
-            steps.LoadModule: LoadModuleOperation(others),
+            steps.LoadModule: LoadModuleOperation(),
             steps.BindDriver: BindDriverOperation(),
             steps.ReserveHugepages: ReserveHugepagesOperation(),
             steps.MakeDirectory: MakeDirectoryOperation(),
@@ -50,7 +57,7 @@ def operations(launchers: Launchers, *, others: Others = no_others) -> Operation
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
         },
         back={
-            steps.UnloadModule: UnloadModuleReversal(others),
+            steps.UnloadModule: UnloadModuleReversal(),
             steps.RestoreDriver: RestoreDriverReversal(),
             steps.ReleaseHugepages: ReleaseHugepagesReversal(),
             steps.RemoveDirectory: RemoveDirectoryReversal(),
