@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -18,7 +19,7 @@ from nvlane.model.errors import NvlaneError, SpecError
 
 EPILOG: Final = (
     "Exit status: 0 done, 1 failed, 2 usage or spec error, 3 refused as unsafe, 4 verification failed,"
-    " 5 something could not be put back, 130 interrupted."
+    " 5 something could not be put back, 130 interrupted (143: by SIGTERM)."
 )
 
 
@@ -68,6 +69,7 @@ def cli() -> None:
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program. Ends the process with the exit status of the verb."""
     output = Output()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         status = _guarded(list(sys.argv[1:] if arguments is None else arguments), output)
         sys.stdout.flush()
@@ -76,6 +78,14 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # as a shell says of a program that died of SIGPIPE
     sys.exit(status)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as with Ctrl-C, what was begun is undone first."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - the handler's signature is Python's
+    raise Terminated
 
 
 def _guarded(arguments: list[str], output: Output) -> int:
@@ -88,8 +98,9 @@ def _guarded(arguments: list[str], output: Output) -> int:
         return _fail(output, NvlaneError(error.format_message()), arguments)
     except NvlaneError as error:
         return _fail(output, error, arguments)
-    except (click.Abort, KeyboardInterrupt):
-        return _interrupted(output)
+    except (click.Abort, KeyboardInterrupt) as error:
+        terminated = isinstance(error, Terminated) or isinstance(error.__cause__, Terminated)
+        return _interrupted(output, 143 if terminated else 130)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes words instead of a traceback
@@ -115,13 +126,13 @@ def _fail(output: Output, error: NvlaneError, arguments: Sequence[str]) -> int:
     return error.exit_status
 
 
-def _interrupted(output: Output) -> int:
+def _interrupted(output: Output, status: int) -> int:
     from nvlane.cli.leftovers import leftover_words
 
     output.warn("\nnvlane: interrupted")
     for words in leftover_words():
         output.warn(f"  {words}")
-    return 130
+    return status
 
 
 def _bug(output: Output, error: Exception) -> int:

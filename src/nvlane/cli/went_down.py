@@ -43,8 +43,6 @@ def undo_runs(output: Output, world: World, names: Sequence[str], *, shutdown: f
 
 
 def _say(output: Output, went: WentDown) -> None:
-    for step in went.report.kept:
-        output.say(f"  kept: {step.text}: {step.outcome.why}")
     for step in went.report.failed:
         output.warn(f"  not put back: {step.text}: {step.outcome.why}")
         if step.outcome.remedy:

@@ -22,7 +22,10 @@ from nvlane.verify.look import DEVICE_DEADLINE, Look, Proof, evidence
 def controller(claim: ControllerClaim, look: Look) -> list[Evidence]:
     """The controller by its PCI function: serial, model, PCI identity, driver, and how many namespaces it has."""
     address = look.pci_address(claim.device_id)
-    found = look.one("nvme.controllers", lambda c: c["address"] == address and c["serial"], deadline=DEVICE_DEADLINE)
+    # Until it is live its attributes read '(efault)': they belong to a subsystem that is made last (nvme/host/core.c).
+    found = look.one(
+        "nvme.controllers", lambda c: c["address"] == address and c["state"] == "live", deadline=DEVICE_DEADLINE
+    )
     name, lane = f"controller {found['name']}", claim.lane
     seen = [evidence(lane, f"{name} is driven by", "nvme", found["driver"])]
     if claim.serial:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from nvlane.apply.executor import apply
+from nvlane.apply.journal import Journal
 from nvlane.apply.operations.plug import PLUG_DEADLINE
-from nvlane.apply.undo import undo
+from nvlane.apply.undo import UndoReport, undo
 from nvlane.cli.service.clock import Clock
 from nvlane.cli.service.record import LaneRecord, MachineRecord, keep, spec_now
 from nvlane.cli.service.refused import raise_if_refused
@@ -16,7 +17,7 @@ from nvlane.cli.service.up import SpecFile
 from nvlane.cli.service.verify import verify_machine
 from nvlane.cli.service.world import World, read_for
 from nvlane.lanes.compose import make_attach_plan
-from nvlane.model.errors import Bug, SpecError
+from nvlane.model.errors import Bug, HostError, SpecError
 from nvlane.plan.step import UnplugDevices
 from nvlane.spec.document import Spec
 from nvlane.spec.reader import parse_lane
@@ -73,17 +74,9 @@ def detach(world: World, name: str, lane_name: str, tell: Tell) -> MachineRecord
     lane = record.lane(lane_name)
     with world.store.open(name) as journal:
         tell.phase(f"asking the guest to let {lane_name} go")
-        inverse = UnplugDevices(machine=name, qmp=record.qmp, devices=lane.devices)
-        world.plugger.unplug(inverse, PLUG_DEADLINE)
-        report = undo(
-            journal,
-            host=world.host,
-            operations=world.operations,
-            progress=tell,
-            only=lane.steps,
-            lock=world.store.host_lock,
-        )
-        report.raise_for_failed()
+        _unplug(world, record, lane, journal, tell)
+        # Nothing of the host is touched before QEMU has let the devices go.
+        _undo(world, journal, lane.steps, tell).raise_for_failed()
         gone = dataclasses.replace(lane, detached=True)
         record = dataclasses.replace(
             record,
@@ -98,3 +91,24 @@ def _up(seen: Seen) -> tuple[str, MachineRecord]:
     if seen.record is None or seen.run.begin is None:
         raise Bug(f"{seen.run.name} is up without a record")
     return seen.run.begin.spec, seen.record
+
+
+def _unplug(world: World, record: MachineRecord, lane: LaneRecord, journal: Journal, tell: Tell) -> None:
+    if not lane.text:
+        # The machine was started with it: no step of its own plugged it in.
+        inverse = UnplugDevices(machine=record.name, qmp=record.qmp, devices=lane.devices)
+        world.plugger.unplug(inverse, PLUG_DEADLINE)
+        return
+    for step in _undo(world, journal, lane.steps[-1:], tell).failed:
+        raise HostError(step.outcome.why, remedy=step.outcome.remedy)
+
+
+def _undo(world: World, journal: Journal, steps: tuple[int, ...], tell: Tell) -> UndoReport:
+    return undo(
+        journal,
+        host=world.host,
+        operations=world.operations,
+        progress=tell,
+        only=steps,
+        lock=world.store.host_lock,
+    )
