@@ -103,7 +103,9 @@ def _read(path: Path) -> RunRecord:
         return RunRecord(name=name, path=path)  # killed between the directory and the journal
     except (HostError, OSError) as error:
         return RunRecord(name=name, path=path, error=str(error))
-    return RunRecord(name=name, path=path, begin=begin_of(records), entries=entries_of(records), notes=notes_of(records))
+    return RunRecord(
+        name=name, path=path, begin=begin_of(records), entries=entries_of(records), notes=notes_of(records)
+    )
 
 
 class Store:
@@ -182,11 +184,12 @@ class Store:
     def _make_directories(self, name: str) -> None:
         made = [str(p) for path in (self.runtime, self.state) for p in (path, *path.parents) if not p.exists()]
         try:
-            for path in (self.runtime, self._runs):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             if made:
                 # Outermost first, and also what an earlier run had to make.
                 (self.state / _MADE).write_text(json.dumps(sorted({*made, *self._made()}, key=len)), encoding="utf-8")
+            for path in (self.runtime, self._runs):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._runs / name).mkdir(mode=0o700)
         except FileExistsError as error:
             raise HostError(
@@ -207,6 +210,8 @@ class Store:
 
     def _prune(self) -> None:
         """Remove what nvlane made, from the inside out, as far as it is empty by now."""
+        for doomed in self._runs.glob(".*"):
+            shutil.rmtree(doomed, ignore_errors=True)  # by this or an earlier remove() that was cut short
         try:
             self._runs.rmdir()
         except OSError:
