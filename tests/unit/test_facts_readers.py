@@ -268,6 +268,8 @@ def test_fingerprints_tell_contents_apart(tmp_path: Path) -> None:
     prints, unknown = read_fingerprints(real, wanted, ())
     assert [p.of for p in prints] == [str(first), str(second)]
     assert prints[0].sha256 != prints[1].sha256
+    (tmp_path / "none").write_text("less than a block")
+    assert read_fingerprints(real, wanted, ())[0] == prints
     assert unknown == ()
 
 

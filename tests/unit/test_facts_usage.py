@@ -352,6 +352,21 @@ def test_a_drive_driven_through_its_bar() -> None:
     only(found, UseKind.OPEN, ADDRESS, "spdk_tgt", "resource0")
 
 
+def test_a_use_of_a_virtual_function_is_one_of_its_controller() -> None:
+    vf = "/sys/devices/pci0000:00/0000:00:03.0/0000:04:00.1"
+    more: dict[str, Content] = {
+        f"{PCI}/sriov_numvfs": "1\n",
+        f"{PCI}/virtfn0": Link("../0000:04:00.1"),
+        "/sys/bus/pci/devices/0000:04:00.1": Link(vf),
+        f"{vf}/class": "0x010802\n",
+        f"{vf}/iommu_group": Link("../../../../kernel/iommu_groups/20"),
+        "/dev/vfio/20": Node("char", (511, 2)),
+    }
+    assert uses(more) == ()
+    found = uses(more, process(900, "qemu", {9: Link("/dev/vfio/20")}))
+    only(found, UseKind.OPEN, "0000:04:00.1", "process 900", "its virtual function 0000:04:00.1")
+
+
 METADATA = b"\0" * 512 + b"LABELONE" + b"\0" * 3576
 METADATA += b'vg0 {\nid = "AbCdEf-0123-4567-89ab-cdef-GhIj-KlMnOp"\nseqno = 1\n'
 

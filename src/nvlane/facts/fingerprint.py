@@ -42,12 +42,12 @@ def read_fingerprints(
     host: HostReader, wanted: Sequence[str], drives: Sequence[Drive]
 ) -> tuple[tuple[Fingerprint, ...], tuple[str, ...]]:
     """Fingerprints of 'ADDRESS:NSID' and of paths; and a sentence for each that could not be read. A drive that is not
-    with the kernel's driver, and a path with nothing at it, have none and need no sentence."""
+    with the kernel's driver, a path with nothing at it and a file of less than a block have none, without a word."""
     found, unknown = [], []
     for of in dict.fromkeys(wanted):
         try:
             place = _place(host, of, drives)
-            if place is not None:
+            if place is not None and ranges_of(place[1]):
                 found.append(read_fingerprint(host, of=of, path=place[0], size=place[1]))
         except OSError as error:
             unknown.append(f"no fingerprint of {of}: {error.strerror} (run as root, or see whether the drive is sound)")

@@ -70,7 +70,7 @@ def read_facts(
     prints, unread = read_fingerprints(host, fingerprint_of, drives)
     binary = read_binary(host, qemu, Qemu, read_qemu, cache)
     uid = host.effective_uid()
-    limited = () if uid == 0 else ("content of drives and processes of others are seen by root only; run as root",)
+    limited = () if uid == 0 else ("what is on a drive is seen by root only; run as root",)
     return Facts(
         hostname=attribute(host, "/proc/sys/kernel/hostname"),
         kernel=release,

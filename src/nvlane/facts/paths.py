@@ -28,7 +28,7 @@ def read_path(host: HostReader, path: str, survey: Survey) -> PathFacts:
     except OSError as error:
         if error.errno not in NO_ANSWER:
             raise
-        return PathFacts(path=path, kind="unread", error=f"{path}: {error.strerror}")
+        return PathFacts(path=path, kind="unread", writable=False, error=f"{path}: {error.strerror}")
     mount = mount_of(host.realpath(path), survey.mounts.own)
     if found.kind == "block":
         return _block(host, path, found, survey)

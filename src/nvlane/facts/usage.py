@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from nvlane.facts.attribute import attribute, device_number, link_name, names
+from nvlane.facts.attribute import attribute, device_number, link_name, names, number
 from nvlane.facts.blocks import Block, Blocks, read_blocks
 from nvlane.facts.handles import Handle, read_handles
 from nvlane.facts.kernel_claims import KernelClaim, read_kernel_claims
@@ -83,7 +83,19 @@ def _uses_of_function(host: HostReader, survey: Survey, address: PciAddress) -> 
         uses.extend(_uses_of_nodes(host, survey, namespaces))
         uses.extend(_uses_of_chars(host, survey, controller, namespaces))
     uses.extend(_uses_by_userspace_driver(host, survey, address))
+    for vf in _virtual_functions(host, address):
+        # They go when their controller goes (drivers/nvme/host/pci.c, nvme_remove), whoever has them.
+        theirs = _uses_of_function(host, survey, vf)
+        uses.extend(replace(use, evidence=f"{use.evidence}, on its virtual function {vf}") for use in theirs)
     return tuple(dict.fromkeys(uses))
+
+
+def _virtual_functions(host: HostReader, address: PciAddress) -> list[PciAddress]:
+    base = address.sysfs
+    if number(host, f"{base}/sriov_numvfs") == 0:
+        return []
+    links = (link_name(host, f"{base}/{name}") for name in names(host, base) if re.fullmatch(r"virtfn\d+", name))
+    return [PciAddress.parse(link) for link in links if link]
 
 
 def _uses_of_nodes(host: HostReader, survey: Survey, nodes: Sequence[str]) -> tuple[Use, ...]:
@@ -134,11 +146,11 @@ def _uses_of_chars(host: HostReader, survey: Survey, controller: str, namespaces
         nodes[generic_name(namespace)] = f"/sys/class/nvme-generic/{generic_name(namespace)}/dev"
     uses: list[Use] = []
     for name, path in nodes.items():
-        number = device_number(attribute(host, path))
+        own = device_number(attribute(host, path))
         uses.extend(
             Use(kind=UseKind.OPEN, device=name, evidence=handle.evidence)
             for handle in survey.handles
-            if handle.kind == "char" and handle.number == number
+            if handle.kind == "char" and handle.number == own
         )
         uses.extend(
             Use(kind=UseKind.EXCLUSIVE, device=name, evidence=claim.evidence)

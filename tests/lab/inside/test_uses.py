@@ -1,187 +1,23 @@
 """Every way to use a drive, made for real on LABSPARE: `read_uses` finds it with evidence, and nothing after clean-up.
 
 Runs inside the lab, as root:  nvlane lab run python3 -m pytest /nvlane/tests/lab/inside/test_uses.py
+Here: file systems, and devices on the device.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from spare import MIB, Spare, drives, ext4, kernel_refuses, kinds, only, sh, wait
 
-from nvlane.apply import process
-from nvlane.apply.linux_reader import LinuxReader
-from nvlane.facts.drives import read_drives
-from nvlane.facts.nvme_nodes import generic_name
-from nvlane.facts.pci import read_functions
-from nvlane.facts.shape import Drive, Use, UseKind
-from nvlane.facts.usage import read_uses, take_survey
-from nvlane.model.errors import CommandFailed
+from nvlane.facts.shape import UseKind
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.environ.get("NVLANE_LAB") != "1", reason="makes and breaks things: in the lab only"),
 ]
-
-HOST = LinuxReader()
-MIB = 1 << 20
-SAVED = 8 * MIB
-_BLKRRPART = 0x125F  # include/uapi/linux/fs.h
-
-
-def sh(*argv: str, text: str | None = None) -> str:
-    return process.run(argv, input=text).stdout
-
-
-def drives() -> dict[str, Drive]:
-    found = read_drives(HOST, read_functions(HOST), take_survey(HOST), {})
-    return {drive.serial: drive for drive in found if not _is_virtual(drive)}
-
-
-def _is_virtual(drive: Drive) -> bool:
-    return Path(drive.address.sysfs, "physfn").exists()
-
-
-def wait(what: str, done: Callable[[], bool], seconds: float = 20.0) -> None:
-    """The kernel has no event for these: poll with a deadline."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-@dataclass
-class Spare:
-    """LABSPARE and what was done to it: `later` is undone in reverse."""
-
-    drive: Drive
-    later: ExitStack
-
-    @property
-    def name(self) -> str:
-        return self.drive.namespaces[0].name
-
-    @property
-    def node(self) -> str:
-        return f"/dev/{self.name}"
-
-    def uses(self) -> tuple[Use, ...]:
-        return read_uses(HOST, self.drive.address)
-
-    def do(self, *argv: str, undo: tuple[str, ...] = (), text: str | None = None) -> str:
-        output = sh(*argv, text=text)
-        if undo:
-            self.later.callback(sh, *undo)
-        return output
-
-    def write(self, path: str, text: str) -> None:
-        Path(path).write_text(text)
-
-    def undo_write(self, path: str, text: str) -> None:
-        self.later.callback(self.write, path, text)
-
-    def loop(self, megabytes: int) -> str:
-        """A loop device on a file in memory: a second device for what needs two."""
-        sh("modprobe", "loop")
-        file = Path("/dev/shm/nvlane-test.img")
-        with file.open("wb") as opened:
-            opened.truncate(megabytes * MIB)
-        self.later.callback(file.unlink)
-        node = sh("losetup", "--find", "--show", str(file)).strip()
-        self.later.callback(sh, "losetup", "--detach", node)
-        return node
-
-    def partition(self) -> str:
-        """One partition of 400 MiB in an MBR (UEFI Specification 5.2.1)."""
-        entry = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 819200)
-        _table(self.node, bytes(446) + entry + bytes(48) + b"\x55\xaa")
-        self.later.callback(_table, self.node, bytes(512))
-        return f"{self.node}p1"
-
-    def directory(self) -> str:
-        path = Path("/tmp/nvlane-test")
-        path.mkdir()
-        self.later.callback(path.rmdir)
-        return str(path)
-
-    def holding(self, *argv: str, ready: Callable[[], bool]) -> int:
-        """A process that runs until the end of the test."""
-        pid = process.spawn(argv, log=Path("/tmp/nvlane-test-holding.log"))
-        self.later.callback(_end, pid)
-        wait(f"{argv} is ready", ready)
-        return pid
-
-
-def _table(node: str, sector: bytes) -> None:
-    with Path(node).open("r+b", buffering=0) as device:
-        device.write(sector)
-        fcntl.ioctl(device, _BLKRRPART)
-
-
-def _end(pid: int) -> None:
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-
-
-@pytest.fixture
-def spare() -> Iterator[Spare]:
-    """The drive, unused; what the test wrote at its ends is put back."""
-    drive = drives()["LABSPARE"]
-    node = f"/dev/{drive.namespaces[0].name}"
-    assert drive.uses == ()
-    size = drive.namespaces[0].size
-    with Path(node).open("rb") as device:
-        front = device.read(SAVED)
-        device.seek(size - SAVED)
-        back = device.read(SAVED)
-    try:
-        with ExitStack() as later:
-            yield Spare(drive=drive, later=later)
-    finally:
-        again = drives()["LABSPARE"]
-        with Path(f"/dev/{again.namespaces[0].name}").open("r+b") as device:
-            device.write(front)
-            device.seek(size - SAVED)
-            device.write(back)
-    assert again.uses == ()
-
-
-def kinds(uses: tuple[Use, ...]) -> list[tuple[UseKind, str]]:
-    return [(use.kind, use.device) for use in uses]
-
-
-def only(spare: Spare, kind: UseKind, *evidence: str, device: str = "") -> None:
-    """Exactly this use, with these words; and the kernel agrees unless it knows of no claim (`OPEN`, `LOOP`)."""
-    found = spare.uses()
-    assert kinds(found) == [(kind, device or spare.name)], found
-    for words in evidence:
-        assert words in found[0].evidence
-
-
-@contextmanager
-def exclusive(path: str) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_EXCL)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def kernel_refuses(path: str) -> bool:
-    with suppress(OSError), exclusive(path):
-        return False
-    return True
-
-
-def ext4(spare: Spare, node: str = "") -> None:
-    spare.do("mke2fs", "-q", "-F", "-t", "ext4", node or spare.node)
 
 
 # What the lab has from the start.
@@ -295,7 +131,7 @@ def test_lvm(spare: Spare) -> None:
     lvm(spare, "pvcreate", "-ff", "-y", spare.node, undo=("pvremove", "-ff", "-y", spare.node))
     lvm(spare, "vgcreate", "nvlanetest", spare.node, undo=("vgremove", "-f", "nvlanetest"))
     assert spare.uses() == ()  # a group without an active volume is content
-    assert [c.what.split(",")[0] for c in drives()["LABSPARE"].contents] == ["LVM2_member"]
+    assert [c.what.split(",")[0] for c in drives("LABSPARE")["LABSPARE"].contents] == ["LVM2_member"]
     lvm(spare, "lvcreate", "-y", "-Zn", "-L", "64M", "-n", "data", "nvlanetest")
     only(spare, UseKind.LVM, "holders/dm-", "nvlanetest-data", "LVM-")
     ext4(spare, "/dev/mapper/nvlanetest-data")
@@ -387,111 +223,3 @@ def test_loop_and_a_file_system_on_it(spare: Spare) -> None:
     found = spare.uses()
     assert kinds(found) == [(UseKind.LOOP, spare.name), (UseKind.MOUNT, spare.name)]
     assert f"through {spare.name} - {loop.removeprefix('/dev/')}" in found[1].evidence
-
-
-# Handles.
-
-
-@pytest.mark.parametrize("which", ["block", "generic", "controller", "other name"])
-def test_open_handle(spare: Spare, which: str) -> None:
-    names = {
-        "block": spare.name,
-        "other name": spare.name,
-        "generic": generic_name(spare.name),
-        "controller": spare.drive.controller,
-    }
-    path = f"/dev/{names[which]}"
-    if which == "other name":
-        other = Path("/tmp/nvlane-test-node")
-        os.mknod(other, 0o60600, Path(path).stat().st_rdev)
-        spare.later.callback(other.unlink)
-        path = str(other)
-    pid = spare.holding("sh", "-c", f"exec 9<{path}; exec sleep 600", ready=lambda: bool(spare.uses()))
-    only(spare, UseKind.OPEN, f"process {pid} ", path, device=names[which])
-
-
-@contextmanager
-def on_vfio(spare: Spare) -> Iterator[str]:
-    """LABSPARE on vfio-pci: the path of its group's node."""
-    sh("modprobe", "-a", "vfio-pci", "vfio_iommu_type1")
-    device, driver = Path(spare.drive.address.sysfs), Path("/sys/bus/pci/drivers_probe")
-    (device / "driver_override").write_text("vfio-pci")
-    (device / "driver/unbind").write_text(str(spare.drive.address))
-    driver.write_text(str(spare.drive.address))
-    try:
-        yield f"/dev/vfio/{(device / 'iommu_group').readlink().name}"
-    finally:
-        (device / "driver_override").write_text("\n")
-        (device / "driver/unbind").write_text(str(spare.drive.address))
-        driver.write_text(str(spare.drive.address))
-        wait("the namespace is back", lambda: bool(drives()["LABSPARE"].namespaces))
-        wait("its node is back", Path(f"/dev/{drives()['LABSPARE'].namespaces[0].name}").exists)
-
-
-def test_a_drive_that_another_process_drives_through_vfio(spare: Spare) -> None:
-    with on_vfio(spare) as node, ExitStack() as inner:
-        assert spare.uses() == ()
-        spare.later, outer = inner, spare.later
-        pid = spare.holding("sh", "-c", f"exec 9<>{node}; exec sleep 600", ready=lambda: bool(spare.uses()))
-        only(spare, UseKind.OPEN, f"process {pid} ", node, device=str(spare.drive.address))
-        spare.later = outer
-
-
-# The kernel's own servers.
-
-
-def configfs(spare: Spare) -> Path:
-    base = Path("/sys/kernel/config")
-    spare.do("modprobe", "configfs")
-    if not os.path.ismount(base):
-        spare.do("mount", "-t", "configfs", "none", str(base), undo=("umount", str(base)))
-    return base
-
-
-def test_nvmet(spare: Spare) -> None:
-    base = configfs(spare)
-    spare.do("modprobe", "nvmet", undo=("modprobe", "-r", "nvmet"))
-    subsystem = base / "nvmet/subsystems/nqn.2026-11.test:nvlane"
-    namespace = subsystem / "namespaces/1"
-    for directory in (subsystem, namespace):
-        directory.mkdir()
-        spare.later.callback(directory.rmdir)
-    (namespace / "device_path").write_text(spare.node)
-    assert spare.uses() == ()
-    (namespace / "enable").write_text("1")
-    spare.undo_write(str(namespace / "enable"), "0")
-    only(spare, UseKind.EXCLUSIVE, "nvmet exports it", spare.node)
-
-
-def test_scsi_target(spare: Spare) -> None:
-    base = configfs(spare)
-    try:
-        spare.do("modprobe", "-a", "target_core_mod", "target_core_iblock")
-    except CommandFailed as error:
-        pytest.skip(f"this kernel has no SCSI target: {error}")
-    spare.later.callback(_unload_with_holders, "target_core_mod")
-    hba = base / "target/core/iblock_7"
-    disk = hba / "nvlanetest"
-    for directory in (hba, disk):
-        directory.mkdir(parents=True)
-        spare.later.callback(directory.rmdir)
-    (disk / "control").write_text(f"udev_path={spare.node}")
-    (disk / "enable").write_text("1")
-    only(spare, UseKind.EXCLUSIVE, "SCSI target (LIO)", spare.name)
-
-
-def _unload_with_holders(module: str) -> None:
-    """The target loads its back ends by itself (target_core_file, _pscsi, _user): they go first."""
-    for holder in [*sorted(Path(f"/sys/module/{module}/holders").iterdir()), Path(module)]:
-        sh("rmmod", holder.name)
-
-
-def test_zram_writes_back(spare: Spare) -> None:
-    spare.do("modprobe", "zram", undo=("modprobe", "-r", "zram"))
-    zram = Path("/sys/block/zram0")
-    if not (zram / "backing_dev").exists():
-        pytest.skip("this kernel's zram has no writeback")
-    (zram / "backing_dev").write_text(spare.node)
-    (zram / "disksize").write_text("1M")
-    spare.undo_write(str(zram / "reset"), "1")
-    only(spare, UseKind.EXCLUSIVE, "zram0 writes back to it", spare.node)
