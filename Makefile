@@ -37,7 +37,7 @@ lint:
 
 bench:
 	@tools/prepare run
-	@$(PYTHON) tools/benchmark.py
+	@$(PYTHON) benchmarks/startup.py
 
 man:
 	@tools/prepare run
