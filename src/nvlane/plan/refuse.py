@@ -50,7 +50,7 @@ def uses(lane: int | None, what: str, found: tuple[Use, ...]) -> tuple[Refusal, 
     )
 
 
-def no_iommu(lane: int, facts: Facts, function: PciFunction) -> Refusal | None:
+def no_iommu(lane: int | None, facts: Facts, function: PciFunction) -> Refusal | None:
     """VFIO needs an IOMMU group; without one a device could write anywhere in memory."""
     if function.iommu_group is not None:
         return None
@@ -64,7 +64,7 @@ def no_iommu(lane: int, facts: Facts, function: PciFunction) -> Refusal | None:
     )
 
 
-def no_vfio(lane: int, facts: Facts) -> Refusal | None:
+def no_vfio(lane: int | None, facts: Facts) -> Refusal | None:
     vfio = facts.vfio
     if vfio is not None and vfio.module_available:
         return None
@@ -77,7 +77,7 @@ def no_vfio(lane: int, facts: Facts) -> Refusal | None:
     )
 
 
-def busy_sibling(lane: int, sibling: PciFunction, drive: Drive | None) -> tuple[Refusal, ...]:
+def busy_sibling(lane: int | None, sibling: PciFunction, drive: Drive | None) -> tuple[Refusal, ...]:
     """Another function of the IOMMU group that the host uses: a group goes to VFIO whole or not at all."""
     if sibling.driver in IDLE_DRIVERS or sibling.is_bridge:
         return ()
