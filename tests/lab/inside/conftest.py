@@ -1,33 +1,86 @@
-"""Fixtures of the tests that run inside the lab."""
+"""The tests of this directory change a host, so they run in the lab and nowhere else.
+
+Collected outside, they are sent into the session's lab, all by one pytest there, and each is reported as it ends.
+Inside, that pytest prints every report as a line.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from spare import SAVED, Spare, drives
+from remote_tests import MARK, RemoteTests, failed
+from session_lab import session_lab
+
+from nvlane.apply.linux import LinuxHost
+from nvlane.apply.snapshot import differences, host_snapshot
+from nvlane.apply.store import Store
+from nvlane.model.errors import NvlaneError
+
+HERE = Path(__file__).parent
+IN_LAB = os.environ.get("NVLANE_LAB") == "1"
+_REMOTE = pytest.StashKey[RemoteTests | str]()
 
 
-@pytest.fixture
-def spare() -> Iterator[Spare]:
-    """The drive, unused; what the test wrote at its ends is put back."""
-    drive = drives("LABSPARE")["LABSPARE"]
-    node = f"/dev/{drive.namespaces[0].name}"
-    assert drive.uses == ()
-    size = drive.namespaces[0].size
-    with Path(node).open("rb") as device:
-        front = device.read(SAVED)
-        device.seek(size - SAVED)
-        back = device.read(SAVED)
-    try:
-        with ExitStack() as later:
-            yield Spare(drive=drive, later=later)
-    finally:
-        again = drives("LABSPARE")["LABSPARE"]
-        with Path(f"/dev/{again.namespaces[0].name}").open("r+b") as device:
-            device.write(front)
-            device.seek(size - SAVED)
-            device.write(back)
-    assert again.uses == ()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Outside: wait for the reports of this test and pass them on. Inside: pytest's own way."""
+    if IN_LAB:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    remote = _remote(item)
+    for report in [failed(item, remote)] if isinstance(remote, str) else remote.reports_of(item):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _remote(item: pytest.Item) -> RemoteTests | str:
+    """The run in the lab, started by the first test, or why there is none."""
+    stash = item.config.stash
+    if _REMOTE not in stash:
+        wanted = [other.nodeid for other in item.session.items if other.path.is_relative_to(HERE)]
+        try:
+            stash[_REMOTE] = RemoteTests(session_lab(item.config), item.config, wanted)
+        except NvlaneError as error:
+            stash[_REMOTE] = f"the lab did not start: {error}"
+    return stash[_REMOTE]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    remote = session.config.stash.get(_REMOTE, None)
+    if isinstance(remote, RemoteTests):
+        remote.close()
+
+
+class _Reports:
+    """Inside: prints each report."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        assert terminal is not None
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        terminal.ensure_newline()
+        terminal.write_line(MARK + json.dumps(data))
+        terminal.flush()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("NVLANE_TEST_REPORTS") == "1":
+        config.pluginmanager.register(_Reports(config))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After the tests of each file the host is as it was before them."""
+    host = LinuxHost()
+    store = Store.of(host)
+    before = host_snapshot(host, str(store.state), str(store.runtime))
+    yield
+    assert differences(before, host_snapshot(host, str(store.state), str(store.runtime))) == ()

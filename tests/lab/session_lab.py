@@ -1,0 +1,31 @@
+"""The session's lab: one for all tests, with a name of its own, so that a lab of the user's is left alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nvlane import lab
+from nvlane.lab import Lab, LabMachine
+
+NAME = f"test-{os.getpid()}"
+_LAB = pytest.StashKey[Lab]()
+
+
+def session_lab(config: pytest.Config) -> Lab:
+    """The lab, started by the first who asks for it."""
+    there = config.stash.get(_LAB, None)
+    if there is None:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        words = reporter.write_line if reporter is not None and config.get_verbosity() > 0 else lab.quiet
+        there = config.stash[_LAB] = lab.up(LabMachine(name=NAME), progress=words)
+    return there
+
+
+def end_session_lab(config: pytest.Config) -> None:
+    """End it, if it was started."""
+    there = config.stash.get(_LAB, None)
+    if there is not None:
+        del config.stash[_LAB]
+        there.down()
