@@ -114,6 +114,44 @@ class Spare:
         return pid
 
 
+@contextmanager
+def spare_drive() -> Iterator[Spare]:
+    """The drive, unused; what a test wrote at its ends, and the modules that came with it, are put back."""
+    drive = drives("LABSPARE")["LABSPARE"]
+    assert drive.uses == ()
+    size = drive.namespaces[0].size
+    with Path(f"/dev/{drive.namespaces[0].name}").open("rb") as device:
+        front = device.read(SAVED)
+        device.seek(size - SAVED)
+        back = device.read(SAVED)
+    try:
+        with modules_as_before(), ExitStack() as later:
+            yield Spare(drive=drive, later=later)
+    finally:
+        again = drives("LABSPARE")["LABSPARE"]
+        with Path(f"/dev/{again.namespaces[0].name}").open("r+b") as device:
+            device.write(front)
+            device.seek(size - SAVED)
+            device.write(back)
+    assert again.uses == ()
+
+
+@contextmanager
+def modules_as_before() -> Iterator[None]:
+    """Modules that were loaded meanwhile, also by the kernel itself, are unloaded, the users of others first."""
+    before = set(_modules())
+    yield
+    while idle := [name for name, users in _modules().items() if name not in before and users == 0]:
+        sh("rmmod", *idle)
+    assert set(_modules()) == before
+
+
+def _modules() -> dict[str, int]:
+    """Loaded modules and how often each is used."""
+    lines = (line.split() for line in Path("/proc/modules").read_text().splitlines())
+    return {fields[0]: int(fields[2]) for fields in lines}
+
+
 def _table(node: str, sector: bytes) -> None:
     with Path(node).open("r+b", buffering=0) as device:
         device.write(sector)

@@ -7,10 +7,11 @@ Here: file systems, and devices on the device.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spare import MIB, Spare, drives, ext4, kernel_refuses, kinds, only, sh, wait
+from spare import MIB, Spare, drives, ext4, kernel_refuses, kinds, only, sh, spare_drive, wait
 
 from nvlane.facts.shape import UseKind
 
@@ -18,6 +19,13 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.environ.get("NVLANE_LAB") != "1", reason="makes and breaks things: in the lab only"),
 ]
+
+
+@pytest.fixture
+def spare() -> Iterator[Spare]:
+    with spare_drive() as drive:
+        yield drive
+
 
 
 # What the lab has from the start.

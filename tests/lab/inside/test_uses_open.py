@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from spare import HOST, Spare, drives, end, on_vfio, only, sh, wait
+from spare import HOST, Spare, drives, end, modules_as_before, on_vfio, only, sh, spare_drive, wait
 
 from nvlane.apply import process
 from nvlane.facts.nvme_nodes import generic_name
@@ -19,6 +20,13 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.environ.get("NVLANE_LAB") != "1", reason="makes and breaks things: in the lab only"),
 ]
+
+
+@pytest.fixture
+def spare() -> Iterator[Spare]:
+    with spare_drive() as drive:
+        yield drive
+
 
 
 # Handles.
@@ -56,7 +64,7 @@ def test_a_virtual_function_that_a_process_drives(tmp_path: Path) -> None:
     parent = drives("LABVF")["LABVF"]
     assert parent.uses == ()
     base = Path(parent.address.sysfs)
-    with ExitStack() as later:
+    with modules_as_before(), ExitStack() as later:
         sh("modprobe", "-a", "vfio-pci", "vfio_iommu_type1")
         (base / "sriov_drivers_autoprobe").write_text("0")
         later.callback((base / "sriov_drivers_autoprobe").write_text, "1")
@@ -90,7 +98,7 @@ def configfs(spare: Spare) -> Path:
 
 def test_nvmet(spare: Spare) -> None:
     base = configfs(spare)
-    spare.do("modprobe", "nvmet", undo=("modprobe", "-r", "nvmet"))
+    spare.do("modprobe", "nvmet")
     subsystem = base / "nvmet/subsystems/nqn.2026-11.test:nvlane"
     namespace = subsystem / "namespaces/1"
     for directory in (subsystem, namespace):
@@ -109,7 +117,6 @@ def test_scsi_target(spare: Spare) -> None:
         spare.do("modprobe", "-a", "target_core_mod", "target_core_iblock")
     except CommandFailed as error:
         pytest.skip(f"this kernel has no SCSI target: {error}")
-    spare.later.callback(_unload_with_holders, "target_core_mod")
     hba = base / "target/core/iblock_7"
     disk = hba / "nvlanetest"
     for directory in (hba, disk):
@@ -120,14 +127,8 @@ def test_scsi_target(spare: Spare) -> None:
     only(spare, UseKind.EXCLUSIVE, "SCSI target (LIO)", spare.name)
 
 
-def _unload_with_holders(module: str) -> None:
-    """The target loads its back ends by itself (target_core_file, _pscsi, _user): they go first."""
-    for holder in [*sorted(Path(f"/sys/module/{module}/holders").iterdir()), Path(module)]:
-        sh("rmmod", holder.name)
-
-
 def test_zram_writes_back(spare: Spare) -> None:
-    spare.do("modprobe", "zram", undo=("modprobe", "-r", "zram"))
+    spare.do("modprobe", "zram")
     zram = Path("/sys/block/zram0")
     if not (zram / "backing_dev").exists():
         pytest.skip("this kernel's zram has no writeback")
