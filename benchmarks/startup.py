@@ -60,7 +60,7 @@ def report(goal: str, command: Sequence[str], words: str) -> None:
 
 
 def plan_command(directory: Path, specs: Sequence[Path]) -> tuple[str, ...]:
-    return (*NVLANE, "plan", "--json", "--facts", str(directory / "facts.json"), *map(str, specs))
+    return (*NVLANE, "plan", "--facts", str(directory / "facts.json"), *map(str, specs))
 
 
 def host_for(directory: Path) -> Facts:
