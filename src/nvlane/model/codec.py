@@ -27,7 +27,7 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, PciAddress):
         return str(value)
-    cls: type[object] = type(value)
+    cls: type = type(value)
     if (names := _field_names(cls)) is not None:
         fields = {name: encode(getattr(value, name)) for name in names}
         return {"type": cls.__name__, **fields} if getattr(cls, "TAGGED", False) else fields
