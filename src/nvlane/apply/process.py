@@ -148,16 +148,26 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def foreground(argv: Sequence[str]) -> int:
     """Run a command on our own stdin, stdout and stderr; its exit status (128 + signal, as a shell has it).
 
-    While it runs, Ctrl-C is the command's business: the terminal sends it the signal too.
+    Signals that would end us are the command's business while it runs: it gets them, and we wait for what it makes of
+    them. (A terminal's Ctrl-C reaches it anyhow; once more does no harm.)
     """
-    # A handler, not SIG_IGN: exec resets a handler, and the command would inherit "ignore".
-    before = signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    # Handlers, not SIG_IGN: exec resets a handler, while the command would inherit "ignore".
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        status = subprocess.Popen(list(argv)).wait()
+        child = subprocess.Popen(list(argv))
+        children.append(child)
+        status = child.wait()
     except FileNotFoundError as error:
         raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
 

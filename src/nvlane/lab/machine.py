@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import assert_never
 from uuid import UUID
 
 from nvlane.lab.drives import DRIVES, GIB, MIB, LabDrive, Place
@@ -29,6 +30,7 @@ CONSOLE_FD = 11
 # lab boots with a fifth less processor time.
 _TCG_PROCESSOR = "max,svm=on,erms=off,fsrm=off,fzrm=off,fsrs=off"
 _SIBLING_SLOT = 0x10
+_SECOND_NODE = "node1"
 _LABEL_BYTES = 2 * MIB
 
 
@@ -148,47 +150,75 @@ def _pmem(machine: LabMachine, files: LabFiles) -> tuple[str, ...]:
 def _second_node(machine: LabMachine) -> tuple[str, ...]:
     if all(drive.node == 0 for drive in machine.drives):
         return ()
-    return _device(driver="pxb-pcie", id="node1", bus="pcie.0", bus_nr=0x40, numa_node=1)
+    return _device(driver="pxb-pcie", id=_SECOND_NODE, bus="pcie.0", bus_nr=0x40, numa_node=1)
 
 
 def _drive(machine: LabMachine, drive: LabDrive, index: int, files: LabFiles) -> tuple[str, ...]:
     words: list[str] = []
+    for nsid in range(1, len(drive.namespaces) + 1):
+        words += _block(files.disks / drive.image(nsid), _node(drive, nsid))
+    if drive.place is Place.ROOT_PORT:
+        bus = _SECOND_NODE if drive.node == 1 else "pcie.0"
+        words += _device(driver="pcie-root-port", id=_port(drive), chassis=index, slot=index, bus=bus)
+    for device in devices(drive, machine.drives):
+        words += _device(**device)
+    return tuple(words)
+
+
+def devices(drive: LabDrive, all_drives: tuple[LabDrive, ...]) -> tuple[dict[str, object], ...]:
+    """The drive's devices, for the command line or for `device_add`.
+
+    Only a controller that has its one namespace in itself (`drive=`) can be plugged in while the machine runs: the
+    bus of an `nvme-ns` takes none then (QEMU, hw/nvme/ctrl.c).
+    """
     controller: dict[str, object] = {"driver": "nvme", "id": drive.id, "serial": drive.serial}
     match drive.place:
         case Place.ROOT_PORT:
-            port = f"port{index}"
-            bus = "node1" if drive.node == 1 else "pcie.0"
-            words += _device(driver="pcie-root-port", id=port, chassis=index, slot=index, bus=bus)
-            controller["bus"] = port
+            controller["bus"] = _port(drive)
         case Place.SIBLINGS:
-            siblings = [other.serial for other in machine.drives if other.place is Place.SIBLINGS]
+            siblings = [other.serial for other in all_drives if other.place is Place.SIBLINGS]
             function = siblings.index(drive.serial)
             controller |= {"bus": "pcie.0", "addr": f"{_SIBLING_SLOT:#x}.{function}", "multifunction": True}
+        case _:
+            assert_never(drive.place)
+    blocks = [{"logical_block_size": each.block, "physical_block_size": each.block} for each in drive.namespaces]
+    if len(drive.namespaces) == 1 and not drive.virtual_functions:
+        return ({**controller, "drive": _node(drive, 1), **blocks[0]},)
+    before: list[dict[str, object]] = []
     if drive.virtual_functions:
-        words += _device(driver="nvme-subsys", id=f"{drive.id}-subsystem", nqn=drive.id)
-        # Each function needs flexible resources: a queue pair and an interrupt at least (NVMe 2.0, 8.5).
-        controller |= {
-            "subsys": f"{drive.id}-subsystem",
-            "sriov_max_vfs": drive.virtual_functions,
-            "max_ioqpairs": 2 + 2 * drive.virtual_functions,
-            "msix_qsize": 3 + 2 * drive.virtual_functions,
-            "sriov_vq_flexible": 2 * drive.virtual_functions,
-            "sriov_vi_flexible": 2 * drive.virtual_functions,
+        before.append({"driver": "nvme-subsys", "id": f"{drive.id}-subsystem", "nqn": drive.id})
+        controller |= {"subsys": f"{drive.id}-subsystem", **_functions(drive.virtual_functions)}
+    namespaces: list[dict[str, object]] = [
+        {
+            "driver": "nvme-ns",
+            "id": f"{drive.id}-ns{nsid}",
+            "bus": drive.id,
+            "drive": _node(drive, nsid),
+            "nsid": nsid,
+            **block,
         }
-    words += _device(**controller)
-    for nsid, namespace in enumerate(drive.namespaces, start=1):
-        node = f"{drive.id}-{nsid}"
-        words += _block(files.disks / drive.image(nsid), node)
-        words += _device(
-            driver="nvme-ns",
-            id=f"{node}-ns",
-            bus=drive.id,
-            drive=node,
-            nsid=nsid,
-            logical_block_size=namespace.block,
-            physical_block_size=namespace.block,
-        )
-    return tuple(words)
+        for nsid, block in enumerate(blocks, start=1)
+    ]
+    return (*before, controller, *namespaces)
+
+
+def _functions(count: int) -> dict[str, object]:
+    """SR-IOV: every function needs a queue pair and an interrupt at least, from a flexible pool (NVMe 2.0, 8.5)."""
+    return {
+        "sriov_max_vfs": count,
+        "max_ioqpairs": 2 + 2 * count,
+        "msix_qsize": 3 + 2 * count,
+        "sriov_vq_flexible": 2 * count,
+        "sriov_vi_flexible": 2 * count,
+    }
+
+
+def _node(drive: LabDrive, nsid: int) -> str:
+    return f"{drive.id}-{nsid}"
+
+
+def _port(drive: LabDrive) -> str:
+    return f"port-{drive.id}"
 
 
 def _device(**properties: object) -> tuple[str, ...]:

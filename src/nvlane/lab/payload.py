@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nvlane.apply import process
 from nvlane.lab import cache
-from nvlane.lab.drives import MIB
+from nvlane.lab.drives import GIB, MIB
 from nvlane.lab.image import Image
 from nvlane.model.errors import HostError
 
@@ -22,7 +22,8 @@ NEEDED = ("click", "rich", "markdown-it-py", "mdurl", "pygments")
 FOR_TESTS = ("pytest", "pluggy", "iniconfig", "packaging")
 """Pure Python all of them, so the very same files run on the lab's Python."""
 
-_PAYLOAD_BYTES = 256 * MIB
+_PAYLOAD_BYTES = 4 * GIB
+"""Sparse. It also holds the lab's /var/tmp, for images and backing files that are too large for the root."""
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -58,7 +59,8 @@ def payload(image: Image, target: Path, keys: Path) -> None:
                 shutil.copytree(part, tree / name, ignore=_SKIPPED)
             elif part.is_file():
                 shutil.copy2(part, tree / name)
-        (tree / "site").mkdir()
+        for name in ("site", "tmp"):
+            (tree / name).mkdir()
         shutil.copytree(keys, tree / "keys")
         (tree / "boot.sh").write_text((resources.files("nvlane.lab") / "recipe" / "boot.sh").read_text())
         _disk(target, tree, _PAYLOAD_BYTES)

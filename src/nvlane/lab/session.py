@@ -24,6 +24,8 @@ from typing import Any, Self
 
 from nvlane.apply import process
 from nvlane.lab.channel import ALIAS, Channel
+from nvlane.lab.drives import DRIVES, Place
+from nvlane.lab.machine import devices
 from nvlane.lab.places import disk_dir, runtime_dir
 from nvlane.lab.waiting import process_end, start_time
 from nvlane.model.errors import HostError, WireError
@@ -97,6 +99,16 @@ class Lab:
         with self.monitor() as monitor:
             monitor.execute("device_del", {"id": device})
             monitor.wait_event("DEVICE_DELETED", match=lambda data: data.get("device") == device, deadline=30.0)
+
+    def insert(self, serial: str) -> None:
+        """Put a pulled drive back, as a hand would. HostError for a drive that only the machine's start can place."""
+        drive = next((each for each in DRIVES if each.serial == serial), None)
+        values = devices(drive, DRIVES) if drive and drive.place is Place.ROOT_PORT else ()
+        if len(values) != 1:
+            raise HostError(f"{serial} cannot be plugged in while the lab runs")
+        driver, rest = values[0]["driver"], {name: value for name, value in values[0].items() if name != "driver"}
+        with self.monitor() as monitor:
+            monitor.execute("device_add", {"driver": driver, **rest})
 
     def reset(self, *, sync: bool = True, timeout: float = BOOT_DEADLINE) -> None:
         """Reboot the virtual host, as its reset button does; disks keep what was written. `sync=False`: no warning."""

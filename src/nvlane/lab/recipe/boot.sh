@@ -5,6 +5,7 @@ mkdir -p /dev/pts /dev/shm /run/lock /run/lab/jobs /var/log /var/cache
 mount -t devpts -o mode=0620,gid=5,ptmxmode=0666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=1777 tmp /tmp
+chmod 1777 /nvlane/tmp && mount --bind /nvlane/tmp /var/tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -sf /proc/self/fd /dev/fd
 echo nvlane-lab >/proc/sys/kernel/hostname
@@ -16,7 +17,7 @@ case $(grep -m1 '^flags' /proc/cpuinfo) in
 esac
 # There is no udev: what it would load for this machine's hardware is loaded here.
 # shellcheck disable=SC2086  # no word when there is no nested KVM
-modprobe -a nfit nd_pmem dax_pmem $kvm 2>/run/lab/modprobe.log &
+modprobe -a nfit nd_pmem dax_pmem device_dax $kvm 2>/run/lab/modprobe.log &
 drivers=$!
 
 mount -o ro,noatime /dev/vdb /nvlane/site
