@@ -25,7 +25,7 @@ class Halt:
 
     def spec(self) -> str:
         """The TOML text of the spec."""
-        return f'[machine]\nname = "{self.name}"\nmemory = "384MiB"\ncpus = 1\n\n{self.body}'
+        return f'[machine]\nname = "{self.name}"\nmemory = "256MiB"\ncpus = 1\n\n{self.body}'
 
 
 TOUR = (
