@@ -60,13 +60,13 @@ def read_handles(host: HostReader, mounts: Iterable[MountEntry]) -> tuple[tuple[
 
 
 def _of_process(host: HostReader, pid: str, descriptors: list[str], never: tuple[str, ...]) -> list[Handle]:
-    seen: dict[str, Handle] = {}
+    seen: dict[tuple[str, tuple[int, int]], Handle] = {}
     for descriptor in descriptors:
         link = f"/proc/{pid}/fd/{descriptor}"
         try:
             target = host.readlink(link)
             # 'socket:[1]' and 'anon_inode:[eventfd]' have no path.
-            if not target.startswith("/") or target in seen or target.startswith(never):
+            if not target.startswith("/") or target.startswith(never):
                 continue
         except OSError as error:
             if error.errno not in NO_ANSWER:  # ENOENT: closed since the listing
@@ -75,7 +75,7 @@ def _of_process(host: HostReader, pid: str, descriptors: list[str], never: tuple
         kind, number = _what_is_open(host, link, target)
         if kind in ("block", "char", "sysfs"):
             command = attribute(host, f"/proc/{pid}/comm", "?")
-            seen[target] = Handle(pid=int(pid), command=command, path=target, kind=kind, number=number)
+            seen[target, number] = Handle(pid=int(pid), command=command, path=target, kind=kind, number=number)
     return list(seen.values())
 
 
