@@ -195,6 +195,15 @@ def _size_refusals(lane: NvdimmSpec, at: Context, device: PmemDevice) -> list[Re
         reasons.append(
             at.refuse("pmem-label", "virtio-pmem has no label area", remedy="leave label out, or take a DAX backing")
         )
+    if lane.read_only and device is PmemDevice.VIRTIO_PMEM:
+        reasons.append(
+            at.refuse(
+                "pmem-read-only",
+                "virtio-pmem cannot tell the guest that it is read-only: what the guest writes would vanish",
+                evidence=("VIRTIO 1.3, 5.19: the device has no such feature",),
+                remedy='write device = "nvdimm", which is then unarmed, or drop read_only',
+            )
+        )
     if lane.label and lane.backing is Backing.HUGEPAGES and lane.hugepage_size >= GIB:
         reasons.append(
             at.refuse(
