@@ -333,10 +333,11 @@ def on_vfio(*more: dict[str, Content]) -> FakeHost:
     return FakeHost(files)
 
 
-@pytest.mark.parametrize("path", ["/dev/vfio/12", "/dev/vfio/noiommu-12", "/dev/vfio/devices/vfio3"])
+@pytest.mark.parametrize("path", ["/dev/vfio/12", "/dev/vfio/noiommu-12", "/dev/vfio/devices/vfio3", "/dev/uio4"])
 def test_a_drive_on_vfio_that_a_process_drives(path: str) -> None:
     node = Node("char", (511, 0))
     cdev: dict[str, Content] = {f"{PCI}/vfio-dev/vfio3/dev": "511:3\n", path: node}
+    cdev[f"{PCI}/uio/uio4/dev"] = "243:4\n"
     found = read_uses(on_vfio(cdev, process(900, "qemu-system-x86", {9: Link(path)})), DRIVE)
     only(found, UseKind.OPEN, ADDRESS, "process 900 (qemu-system-x86)", path)
 

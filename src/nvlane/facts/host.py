@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,50 +63,56 @@ def read_facts(
 
     A subject that cannot be read is left at its 'not known' value, and `unknown` says so with the remedy.
     """
-    release = attribute(host, "/proc/sys/kernel/osrelease")
-    present, loadable = read_modules(host, release)
     functions = read_functions(host)
     survey = take_survey(host)
     drives = read_drives(host, functions, survey, remembered or {})
     prints, unread = read_fingerprints(host, fingerprint_of, drives)
     binary = read_binary(host, qemu, Qemu, read_qemu, cache)
-    uid = host.effective_uid()
-    limited = () if uid == 0 else ("what is on a drive is seen by root only; run as root",)
-    return Facts(
-        hostname=attribute(host, "/proc/sys/kernel/hostname"),
-        kernel=release,
-        architecture=_architecture(host),
-        boot_id=attribute(host, "/proc/sys/kernel/random/boot_id"),
-        uid=uid,
-        cpus=parse_cpus(attribute(host, "/sys/devices/system/cpu/online", "0")),
-        memory_total=meminfo(attribute(host, "/proc/meminfo")).get("MemTotal", 0),
-        state_dir=state_dir,
-        runtime_dir=runtime_dir,
-        iommu=read_iommu(host),
+    limited = () if host.effective_uid() == 0 else ("what is on a drive is seen by root only; run as root",)
+    return dataclasses.replace(
+        _machine(host, state_dir, runtime_dir),
         functions=functions,
         drives=drives,
-        nodes=read_nodes(host),
-        hugepages=read_pools(host),
-        default_hugepage=read_default_size(host),
-        hugepages_reserved=read_reserved(host),
         hugetlbfs=hugetlbfs_mounts(survey.mounts.own),
-        modules=present,
-        loadable=loadable,
-        limits=read_limits(host),
-        vfio=read_vfio(host, release, present, loadable),
         kvm=_kvm(host, kvm_probe, binary),
         qemu=binary,
         storage_daemon=read_binary(host, storage_daemon, StorageDaemon, read_storage_daemon, cache),
-        dax_devices=read_dax_devices(host),
         paths=read_paths(host, spec_paths, survey),
         fingerprints=prints,
         machines=tuple(machines),
-        bridges=tuple(n for n in names(host, "/sys/class/net") if host.exists(f"/sys/class/net/{n}/bridge")),
         probe_kernel=probe_guest[0],
         probe_initrd=probe_guest[1],
         probe_cmdline=probe_guest[2],
         unknown=(*survey.unknown, *limited, *unread),
         taken=time.time(),
+    )
+
+
+def _machine(host: HostReader, state_dir: str, runtime_dir: str) -> Facts:
+    """The kernel, processors, memory and buses: what is the same for every spec."""
+    release = attribute(host, "/proc/sys/kernel/osrelease")
+    present, loadable = read_modules(host, release)
+    return Facts(
+        hostname=attribute(host, "/proc/sys/kernel/hostname"),
+        kernel=release,
+        architecture=_architecture(host),
+        boot_id=attribute(host, "/proc/sys/kernel/random/boot_id"),
+        uid=host.effective_uid(),
+        cpus=parse_cpus(attribute(host, "/sys/devices/system/cpu/online", "0")),
+        memory_total=meminfo(attribute(host, "/proc/meminfo")).get("MemTotal", 0),
+        state_dir=state_dir,
+        runtime_dir=runtime_dir,
+        iommu=read_iommu(host),
+        nodes=read_nodes(host),
+        hugepages=read_pools(host),
+        default_hugepage=read_default_size(host),
+        hugepages_reserved=read_reserved(host),
+        modules=present,
+        loadable=loadable,
+        limits=read_limits(host),
+        vfio=read_vfio(host, release, present, loadable),
+        dax_devices=read_dax_devices(host),
+        bridges=tuple(n for n in names(host, "/sys/class/net") if host.exists(f"/sys/class/net/{n}/bridge")),
     )
 
 
