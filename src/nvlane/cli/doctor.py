@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nvlane.cli import arguments
 from nvlane.cli.output import Output, common
 
 if TYPE_CHECKING:
@@ -14,21 +15,30 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("specs", metavar="[SPEC]...", nargs=-1, type=arguments.spec_file)
 @click.option("--facts", "facts_file", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE",
               help="Save what was read of this host, for `nvlane plan --facts FILE` on any other.")  # fmt: skip
 @click.option("--qemu", default="qemu-system-x86_64", show_default=True, help="The QEMU binary to ask.")
 @click.option("--no-kvm-probe", is_flag=True, help="Do not boot a kernel to see whether KVM works.")
 @common
-def doctor(output: Output, facts_file: str | None, qemu: str, no_kvm_probe: bool) -> None:
+def doctor(output: Output, specs: tuple[str, ...], facts_file: str | None, qemu: str, no_kvm_probe: bool) -> None:
     """Read this host and say which lanes it can do; for those that it cannot, why not and what would help.
 
-    Changes nothing. Run it as root to see every drive and who uses it.
+    Changes nothing. Run it as root to see every drive and who uses it. With SPEC the facts tell of the files that it
+    names, too, which `nvlane plan --facts` on another machine cannot see.
     """
     from nvlane.cli.service.survey import survey
     from nvlane.cli.service.world import read_host, this_world
+    from nvlane.cli.spec_files import read_files
     from nvlane.model.codec import encode
 
-    facts = read_host(this_world(), qemu=qemu, probe_kvm=not no_kvm_probe)
+    facts = read_host(
+        this_world(),
+        qemu=qemu,
+        probe_kvm=not no_kvm_probe,
+        specs=[file.spec() for file in read_files(specs)],
+        probe_guest=facts_file is not None,
+    )
     trials = survey(facts)
     if facts_file is not None:
         _save(output, facts, facts_file)

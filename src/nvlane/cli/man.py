@@ -72,7 +72,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from _paragraphs(command.help or "")
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and "--help" not in record[0]:
+        if record is not None and record[1] and "--help" not in record[0]:
             yield ".TP"
             yield f".B {_escape(record[0])}"
             yield _escape(record[1])

@@ -29,7 +29,7 @@ def plan(output: Output, specs: tuple[str, ...], facts_file: str | None) -> int:
     made = plans_for([file.spec() for file in read_files(specs)], facts_file)
     refused = any(plan.refusals for _, _, plan in made)
     for line in dict.fromkeys(line for _, facts, _ in made for line in facts.unknown):
-        (output.say if refused else output.detail)(f"not known: {line}")
+        (output.say if refused or facts_file else output.detail)(f"not known: {line}")
     output.data(
         [plan_json(spec.machine.name, plan) for spec, _, plan in made],
         lambda: "\n\n".join(plan_text(spec.machine.name, plan, spec.lane_name) for spec, _, plan in made),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from nvlane.apply.journal import Journal
@@ -16,6 +17,7 @@ from nvlane.cli.service.world import World, read_paths_of
 from nvlane.model.claim import Evidence
 from nvlane.model.device import BootDisk
 from nvlane.model.errors import HostError, WireError
+from nvlane.plan.step import StartMachine
 from nvlane.verify.proof import check_proofs
 from nvlane.wire.qmp import Qmp
 
@@ -45,7 +47,12 @@ def take_down(world: World, name: str, tell: Tell, *, shutdown: float) -> WentDo
 
 def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
     record = recall(name, journal.notes())
-    report = undo(journal, host=world.host, operations=world.operations, progress=tell, lock=world.store.host_lock)
+    # The machine first: while it runs, its guest would be asked to let go of each attached lane, and may not answer.
+    started = [entry.n for entry in journal.entries() if isinstance(entry.step, StartMachine) and not entry.undone]
+    report = _backwards(world, journal, tell, only=started)
+    if not report.failed:
+        rest = _backwards(world, journal, tell)
+        report = UndoReport(steps=(*report.steps, *rest.steps))
     if report.failed:
         return WentDown(name=name, report=report)
     try:
@@ -53,6 +60,17 @@ def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
     finally:
         world.store.remove(journal)
     return WentDown(name=name, report=report, proofs=proofs)
+
+
+def _backwards(world: World, journal: Journal, tell: Tell, *, only: Collection[int] | None = None) -> UndoReport:
+    return undo(
+        journal,
+        host=world.host,
+        operations=world.operations,
+        progress=tell,
+        only=only,
+        lock=world.store.host_lock,
+    )
 
 
 def _read_proofs(world: World, record: MachineRecord, tell: Tell) -> tuple[Evidence, ...]:

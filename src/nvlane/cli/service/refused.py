@@ -13,7 +13,7 @@ class PlanRefused(Refused):
 
     def __init__(self, name: str, refusals: Sequence[Refusal], lane_name: Callable[[int], str]) -> None:
         count = "1 reason" if len(refusals) == 1 else f"{len(refusals)} reasons"
-        lines = [f"refused, for {count}; nothing was changed: {name}"]
+        lines = [f"{name}: refused, for {count}; nothing was changed"]
         lines += [refusal_text(refusal, lane_name) for refusal in refusals]
         super().__init__("\n".join(lines))
         self.refusals = tuple(refusals)

@@ -40,17 +40,34 @@ def this_world() -> World:
     return World(host=host, store=Store.of(host), operations=operations(launchers), plugger=launchers.plugger)
 
 
-def read_host(world: World, *, qemu: str = "qemu-system-x86_64", probe_kvm: bool = True) -> Facts:
-    """Facts without any spec: what `doctor` and `devices` show."""
-    return _facts(world, (), qemu=qemu, probe_kvm=probe_kvm)
+def read_host(
+    world: World,
+    *,
+    qemu: str = "qemu-system-x86_64",
+    probe_kvm: bool = True,
+    specs: Sequence[Spec] = (),
+    probe_guest: bool = False,
+) -> Facts:
+    """Facts of the host, for no spec in particular or for some; `probe_guest`: also what nvlane's own guest boots."""
+    named = tuple(dict.fromkeys(path for spec in specs for path in paths(spec)))
+    facts = _facts(world, named, qemu=qemu, probe_kvm=probe_kvm)
+    if probe_guest:
+        facts = _with_probe_guest(world, facts, pmem_tools=True)
+    return _with_content(world, facts, specs)
 
 
 def read_for(world: World, spec: Spec) -> Facts:
     """Facts for one spec: its paths, the content of its drives, and the probe guest if it boots that."""
     facts = _facts(world, paths(spec), qemu=spec.machine.qemu, probe_kvm=spec.machine.accelerator != "tcg")
     if not spec.machine.image and not spec.machine.kernel:
-        facts = _with_probe_guest(world, spec, facts)
-    prints, unread = read_fingerprints(world.host, _content_of(spec, facts), facts.drives)
+        # The tools for persistent memory are two thirds of the image, and every byte is unpacked at each boot.
+        facts = _with_probe_guest(world, facts, pmem_tools=any(isinstance(lane, Nvdimm) for lane in spec.lanes))
+    return _with_content(world, facts, (spec,))
+
+
+def _with_content(world: World, facts: Facts, specs: Sequence[Spec]) -> Facts:
+    wanted = [of for spec in specs for of in _content_of(spec, facts)]
+    prints, unread = read_fingerprints(world.host, wanted, facts.drives)
     return dataclasses.replace(facts, fingerprints=prints, unknown=(*facts.unknown, *unread))
 
 
@@ -74,14 +91,13 @@ def _facts(world: World, spec_paths: Sequence[str], *, qemu: str, probe_kvm: boo
     )
 
 
-def _with_probe_guest(world: World, spec: Spec, facts: Facts) -> Facts:
+def _with_probe_guest(world: World, facts: Facts, *, pmem_tools: bool) -> Facts:
     """The probe guest of the running kernel; of another installed one where that is not in /boot."""
     others = world.host.listdir("/lib/modules") if world.host.exists("/lib/modules") else []
     releases = dict.fromkeys((facts.kernel, *reversed(others)))
     release = next((name for name in releases if world.host.exists(f"/boot/vmlinuz-{name}")), facts.kernel)
     try:
-        # Its tools for persistent memory are two thirds of the image, and every byte is unpacked at each boot.
-        guest = build_probe_guest(release, pmem_tools=any(isinstance(lane, Nvdimm) for lane in spec.lanes))
+        guest = build_probe_guest(release, pmem_tools=pmem_tools)
     except HostError as error:
         # The plan refuses for want of something to boot; why there is nothing belongs to what is not known.
         return dataclasses.replace(facts, unknown=(*facts.unknown, f"no probe guest: {error.message}"))
