@@ -11,7 +11,6 @@ import os
 import platform
 import random
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 
 from nvlane.apply import initramfs
 from nvlane.apply.process import run
+from nvlane.lab.emulator import emulator
 from nvlane.model.errors import WireError
 from nvlane.verify.guest import GuestFault
 from nvlane.verify.pattern import pattern
@@ -30,7 +30,6 @@ from nvlane.verify.probe import ProbeGuest
 pytestmark = pytest.mark.lab
 
 MIB = 1 << 20
-QEMU = shutil.which("qemu-system-x86_64")
 IN_LAB = os.environ.get("NVLANE_LAB") == "1"
 
 
@@ -76,8 +75,6 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     scratch = tmp_path_factory.mktemp("probe-guest")
-    if QEMU is None:
-        pytest.skip("no qemu-system-x86_64 here")
     found = installed_kernel() or kernel_of_the_lab(scratch)
     if found is None:
         pytest.skip("no kernel with its modules under /boot, and no lab image in the cache (nvlane lab up makes one)")
@@ -92,9 +89,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with drives["nvme"].open("r+b") as stream:
         stream.seek(3 * MIB)
         stream.write(random.Random(1).randbytes(MIB))
+    qemu = emulator(print)
     start = time.monotonic()
     log = (scratch / "qemu.log").open("wb")
-    process = subprocess.Popen(arguments(image, scratch, drives), stdout=log, stderr=log)
+    words = [*qemu.argv, *arguments(image, scratch, drives)]
+    process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **dict(qemu.environment)})
     try:
         socket = scratch / "probe.sock"
         end = start + 20
@@ -138,7 +137,6 @@ def arguments(image: initramfs.ProbeGuestImage, scratch: Path, drives: dict[str,
         "nvdimm,memdev=pmem,label-size=2M",
     ]
     return [
-        str(QEMU),
         *("-accel", "kvm" if kvm else "tcg", "-cpu", "host" if kvm else "max"),
         *("-machine", "q35,nvdimm=on,sata=off,smbus=off", "-m", "512,slots=2,maxmem=4G"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),

@@ -219,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn no_table_and_no_pattern_is_fatal() {
+        for text in crate::pattern::rubbish(b"*?[]-_09az:. \nalias softdep pre:.ko") {
+            let text = String::from_utf8(text).expect("ASCII");
+            let modules = Modules::parse(&text, &text, &text);
+            assert!(modules.files.values().all(|files| !files.is_empty()));
+            matches(&text, "pci:v00001B36d00000010");
+            assert!(text.contains(['*', '?', '[']) || matches(&text, &text));
+        }
+    }
+
+    #[test]
     fn an_alias_is_looked_up_once_and_an_absent_module_is_no_error() {
         let modules = Modules::parse("", ALIAS, "");
         assert_eq!(modules.load_for("fs-xfs").len(), 1, "a name, though the image has no file");

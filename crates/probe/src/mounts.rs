@@ -170,6 +170,9 @@ mod tests {
         let options = options_in(TABLE, "/mnt/p").expect("a mount");
         assert_eq!(options, ["rw", "nosuid", "nodev", "rw", "seclabel", "dax=always"]);
         assert_eq!(options_in(TABLE, "/mnt"), None);
+        for table in crate::pattern::rubbish(b"/mntp -,rw\n") {
+            options_in(&String::from_utf8(table).expect("ASCII"), "/mnt/p");
+        }
     }
 
     #[test]

@@ -23,6 +23,15 @@ pub fn fill(seed: u64, position: u64, buffer: &mut [u8]) {
     }
 }
 
+/// Rubbish for tests of parsers: some thousand inputs, the same in every run.
+#[cfg(test)]
+pub fn rubbish(alphabet: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    (0..4000).map(move |seed| {
+        let length = word(seed, 0) % 80;
+        (1..=length).map(|k| alphabet[(word(seed, k) % alphabet.len() as u64) as usize]).collect()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

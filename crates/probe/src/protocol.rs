@@ -126,6 +126,16 @@ mod tests {
     }
 
     #[test]
+    fn any_line_that_is_not_blank_has_one_line_of_answer() {
+        for line in crate::pattern::rubbish(b"{}[]\":,idmethoparsn01.\\\xff\0 ") {
+            let blank = line.iter().all(u8::is_ascii_whitespace);
+            let reply = answer(&line, |_, _| Ok(Value::Null));
+            assert_eq!(reply.is_none(), blank);
+            assert!(reply.is_none_or(|text| !text.contains('\n')));
+        }
+    }
+
+    #[test]
     fn blank_lines_have_no_answer() {
         assert!(answer(b" \r\n", |_, _| Ok(Value::Null)).is_none());
     }

@@ -88,6 +88,9 @@ mod tests {
             parse(b"add@/devices/x\0ACTION=add\0DEVPATH=/devices/x\0MODALIAS=virtio:d2v1\0SEQNUM=1\0");
         assert_eq!(event, Event { action: "add".into(), modalias: Some("virtio:d2v1".into()) });
         assert_eq!(parse(b"\xff\xfe"), Event::default());
+        for message in crate::pattern::rubbish(b"ACTIONMDLS=\0\xff@/") {
+            parse(&message);
+        }
     }
 
     #[test]

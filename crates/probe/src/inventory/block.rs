@@ -137,5 +137,8 @@ mod tests {
         assert_eq!(unit_serial(b"\0\x80\0\x06SER").as_deref(), Some("SER"));
         assert_eq!(unit_serial(b"\0\x80"), None);
         assert_eq!(unit_serial(b"\0\x80\0\x02  "), None);
+        for page in crate::pattern::rubbish(b"\0\x01\x02\x10\xffA ") {
+            assert!(unit_serial(&page).is_none_or(|serial| !serial.is_empty()));
+        }
     }
 }

@@ -68,18 +68,13 @@ pub fn read(tree: &Tree) -> Nvdimm {
     Nvdimm { regions, namespaces, dax }
 }
 
-/// '0x180000000', as the kernel writes addresses.
-fn hexadecimal(text: &str) -> Option<u64> {
-    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
-}
-
 fn region(tree: &Tree, name: &str) -> Region {
     let at = format!("{BUS}/{name}");
     Region {
         name: name.to_owned(),
         provider: provider(tree, &at),
         size_bytes: tree.number(format!("{at}/size")),
-        resource: tree.text(format!("{at}/resource")).and_then(|text| hexadecimal(&text)),
+        resource: tree.number(format!("{at}/resource")),
         available_bytes: tree.number(format!("{at}/available_size")),
         persistence_domain: tree.text(format!("{at}/persistence_domain")),
         mappings: tree.number(format!("{at}/mappings")),
