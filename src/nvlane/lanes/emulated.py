@@ -18,6 +18,7 @@ from typing import ClassVar
 from nvlane.lanes import image
 from nvlane.lanes.context import PROOF_OFFSET, Context
 from nvlane.lanes.drive import write_claim
+from nvlane.lanes.frontend import NVME_READ_ONLY
 from nvlane.model.claim import BlockClaim, Claim, ContentClaim, ControllerClaim, Locator
 from nvlane.model.device import BlockNode, Device, Frontend, MemoryNeeds, Object
 from nvlane.model.size import MIB
@@ -57,6 +58,8 @@ class Emulated:
         notes: list[Note] = []
         for content in (ns for ns in lane.namespaces if ns.device):
             notes.append(Note(lane=at.index, text=f"the guest gets the whole of {content.device}, as it is"))
+        if any(ns.read_only for ns in lane.namespaces):
+            notes.append(Note(lane=at.index, text=NVME_READ_ONLY))
         return tuple(notes)
 
     def needs(self, lane: EmulatedSpec, at: Context) -> MemoryNeeds:  # noqa: ARG002 - always nothing
@@ -109,7 +112,7 @@ class Emulated:
                     block_size=ns.block_size,
                     zoned="host-managed" if ns.zoned else "none",
                     metadata_size=ns.metadata_size,
-                    read_only=ns.read_only,
+                    read_only=None if ns.read_only else False,  # see NVME_READ_ONLY
                 )
             )
             path = ns.device or ns.image

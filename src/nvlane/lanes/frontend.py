@@ -21,6 +21,8 @@ DEVICES = {
 }
 #: Front ends that can be served from an iothread (QEMU's nvme device has no such property up to 10.0).
 THREADED = frozenset({BlockFrontend.VIRTIO_BLK, BlockFrontend.VIRTIO_SCSI})
+#: QEMU's nvme-ns never sets the write-protected bit of Identify Namespace (NSATTR; hw/nvme/ns.c up to 10.0).
+NVME_READ_ONLY = "QEMU's NVMe controller does not tell the guest that it is read-only: a write fails as an I/O error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,10 @@ class Disk:
     iothread: bool = True
 
 
-def refusals(frontend: BlockFrontend, block_size: int, at: Context) -> tuple[Refusal, ...]:
-    """Device types that this QEMU lacks, and block sizes that a front end cannot show."""
+def refusals(
+    frontend: BlockFrontend, block_size: int, at: Context, *, read_only: bool = False
+) -> tuple[Refusal, ...]:
+    """Device types that this QEMU lacks, and block sizes or write protection that a front end cannot show."""
     reasons = [refuse.no_device(at.index, at.qemu, name, f"the front end {frontend}") for name in DEVICES[frontend]]
     if frontend is BlockFrontend.SATA and block_size not in (0, 512):
         reasons.append(
@@ -43,6 +47,15 @@ def refusals(frontend: BlockFrontend, block_size: int, at: Context) -> tuple[Ref
                 f"the drive has {block_size}-byte blocks and QEMU's SATA disk can show only 512",
                 evidence=("QEMU hw/ide/ide-dev.c: logical_block_size must be 512",),
                 remedy="take virtio-blk, virtio-scsi or nvme",
+            )
+        )
+    if frontend is BlockFrontend.SATA and read_only:
+        reasons.append(
+            at.refuse(
+                "frontend-read-only",
+                "QEMU's SATA disk cannot be read-only",
+                evidence=("QEMU hw/ide/ide-dev.c: only an ide-cd may be",),
+                remedy="take virtio-blk, virtio-scsi, nvme or usb",
             )
         )
     if at.hot and frontend is BlockFrontend.SATA:
@@ -97,6 +110,11 @@ def _doorbells(at: Context) -> dict[str, object]:
     queues: dict[str, object] = {"max_ioqpairs": at.vcpus, "msix_qsize": at.vcpus + 1}
     # Off by default up to QEMU 10.0, though every doorbell then waits for the main loop.
     return {**queues, "ioeventfd": True} if "ioeventfd" in at.qemu.devices.get("nvme", ()) else queues
+
+
+def shows_read_only(frontend: BlockFrontend) -> bool:
+    """Whether the guest can see that a disk is read-only; see NVME_READ_ONLY."""
+    return frontend is not BlockFrontend.NVME
 
 
 def locator(frontend: BlockFrontend, at: Context) -> Locator:

@@ -40,7 +40,7 @@ class Userspace:
         if not isinstance(found, NotLocated):
             ns = drive.namespace(found.drive, lane.namespace)
             block_size = ns.block_size if ns else 0
-        reasons += frontend.refusals(lane.frontend, block_size, at)
+        reasons += frontend.refusals(lane.frontend, block_size, at, read_only=lane.read_only)
         return tuple(reason for reason in reasons if reason is not None)
 
     def notes(self, lane: UserspaceSpec, at: Context) -> tuple[Note, ...]:
@@ -49,6 +49,8 @@ class Userspace:
         if others:
             names = ", ".join(str(n.nsid) for n in others)
             lines.append(Note(lane=at.index, text=f"the whole controller leaves the host, with its namespaces {names}"))
+        if lane.read_only and not frontend.shows_read_only(lane.frontend):
+            lines.append(Note(lane=at.index, text=frontend.NVME_READ_ONLY))
         return tuple(lines)
 
     def needs(self, lane: UserspaceSpec, at: Context) -> MemoryNeeds:  # noqa: ARG002 - the same for every drive
@@ -80,4 +82,5 @@ class Userspace:
         if ns is None:
             return ()
         locator = frontend.locator(lane.frontend, at)
-        return drive.block_claims(found, ns, locator, at, write_proof=lane.write_proof, read_only=lane.read_only)
+        visible = lane.read_only and frontend.shows_read_only(lane.frontend)
+        return drive.block_claims(found, ns, locator, at, write_proof=lane.write_proof, read_only=visible)
