@@ -19,6 +19,7 @@ from nvlane.lab.waiting import process_end, until
 from nvlane.model.errors import CommandFailed, HostError
 
 ALIAS = "nvlane-lab"
+_ENVIRONMENT = ". /etc/profile.d/nvlane.sh; "
 _SUN_PATH = 107
 _SUFFIX = 17
 """ssh binds its control socket under a name longer by this, and then renames it (OpenSSH, mux.c)."""
@@ -112,10 +113,12 @@ class Channel:
         On a terminal the lab has one too, and Ctrl-C is just a key. Without one, a signal here ends the command there.
         """
         wants_terminal = sys.stdin.isatty() and sys.stdout.isatty() if terminal is None else terminal
+        if wants_terminal or not argv:
+            command = [_ENVIRONMENT + shlex.join(["exec", *argv])] if argv else []
+            return process.foreground([*self._ssh("-tt"), *command])
         job = secrets.token_hex(8)
-        command = [_remote(argv, job)] if argv else []
-        status = process.foreground([*self._ssh("-tt" if wants_terminal or not argv else "-T"), *command])
-        if argv and status in (128 + signal.SIGINT, 128 + signal.SIGTERM, 255):
+        status = process.foreground([*self._ssh("-T"), _remote(argv, job)])
+        if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP, 255):
             self.end(job)
         return status
 
@@ -130,12 +133,11 @@ class Channel:
 
     def end(self, job: str) -> None:
         """End the process group of a command whose caller has gone away."""
-        script = '[ ! -e "$1" ] || kill -TERM -- "-$(cat "$1")"'
+        script = '[ ! -e "$1" ] || kill -s TERM -- "-$(cat "$1")"'
         words = shlex.join(["sh", "-c", script, "end", f"/run/lab/jobs/{job}"])
         process.run([*self._ssh("-T"), words], check=False, timeout=20)
 
 
 def _remote(argv: Sequence[str], job: str) -> str:
     """One line for the lab's shell: note the process id, become leader of a group of its own, run the command."""
-    note = f"/run/lab/jobs/{job}"
-    return f". /etc/profile.d/nvlane.sh; echo $$ >{note}; exec setsid -w {shlex.join(argv)}" if argv else ""
+    return f"{_ENVIRONMENT}echo $$ >/run/lab/jobs/{job}; exec setsid -w {shlex.join(argv)}"
