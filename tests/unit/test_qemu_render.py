@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from qemu_cases import CASES, Case, Place, machine
 
-from nvlane.model.device import Frontend, MachineDevice, MemoryNeeds
+from nvlane.model.device import PCIE_SLOTS, Frontend, MachineDevice, MemoryNeeds
 from nvlane.model.errors import Refused
 from nvlane.qemu import board, render
 
@@ -103,3 +103,22 @@ def test_memory_for_hot_plug_has_a_slot() -> None:
     grown = {name: getattr(base, name) for name in MachineDevice.__slots__}
     made = MachineDevice(**{**grown, "needs": MemoryNeeds(hotplug=1 << 30)})
     assert "size=128M,slots=1,maxmem=1152M" in render.argv("qemu", made, (), {})
+
+
+def test_the_boards_own_ahci_stays_for_those_who_may_want_it() -> None:
+    """`-cdrom` among the further arguments, or an installed system, may use it; nvlane's own probe guest does
+    not."""
+
+    def board_options(case: Case) -> str:
+        arguments = rendered(case)
+        return arguments[arguments.index("-machine") + 1]
+
+    assert "sata=off" in board_options(CASES["direct-boot"])
+    assert "sata=off" not in board_options(CASES["boot-image"])
+    direct = CASES["direct-boot"].machine("/images")
+    assert "sata=off" not in board_options(Case(machine=lambda _: {**direct, "extra": ("-cdrom", "x.iso")}))
+    assert "sata=off" not in board_options(Case(machine=lambda _: {**direct, "machine_type": "pc"}))
+
+
+def test_the_plan_counts_the_slots_that_the_board_has() -> None:
+    assert len(board.port_places()) == PCIE_SLOTS

@@ -16,7 +16,7 @@ from qemu_running import started, wait_until
 from nvlane.apply.launch_qemu import QemuLauncher
 from nvlane.apply.plug_qemu import QemuPlugger
 from nvlane.apply.process import run
-from nvlane.model.device import Device, Frontend, Object, SocketChardev
+from nvlane.model.device import PCIE_SLOTS, Device, Frontend, Object, SocketChardev
 from nvlane.model.errors import CommandFailed, HostError, WireError
 from nvlane.plan.step import Export, PlugDevices, StartMachine, StartTarget, UnplugDevices
 from nvlane.qemu import inspect
@@ -92,6 +92,13 @@ def test_starts(name: str, tmp_path: Path) -> None:
         assert len(inspect.vcpu_threads(monitor)) == machine(Place(runtime=""), case).cpus
     assert oct((tmp_path / "run" / "console.log").stat().st_mode)[-3:] == "600"
     assert oct((tmp_path / "run" / "qemu.log").stat().st_mode)[-3:] == "600"
+
+
+def test_a_full_board_starts(tmp_path: Path) -> None:
+    case = Case(machine=lambda _: {"root_ports": PCIE_SLOTS})
+    with up(case, tmp_path) as monitor:
+        assert inspect.status(monitor) == "running"
+        assert len(inspect.free_ports(monitor)) == PCIE_SLOTS
 
 
 def test_memory_devices_are_listed_without_the_label(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ def port_id(number: int) -> str:
     return f"port{number}"
 
 
+def port_places() -> tuple[tuple[int, int], ...]:
+    """Device and function of every root port that a board takes, in the order in which they are given out."""
+    return tuple(product(_PORT_SLOTS, range(_FUNCTIONS)))
+
+
 def slot_buses(machine: MachineDevice, devices: tuple[Device, ...]) -> dict[str, str]:
     """The bus of every device that asked for a slot, by device id: a port each, or the root bus where there
     are none."""
@@ -63,7 +68,7 @@ def root_ports(machine: MachineDevice, devices: tuple[Device, ...]) -> tuple[Fro
     if not Board.of(machine.machine_type).ports:
         return ()
     wanted = len(slot_buses(machine, devices)) + machine.root_ports
-    places = tuple(product(_PORT_SLOTS, range(_FUNCTIONS)))
+    places = port_places()
     if wanted > len(places):
         raise Refused(
             f"{machine.name} needs {wanted} PCIe root ports, and a board has room for {len(places)}",

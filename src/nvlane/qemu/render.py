@@ -61,6 +61,10 @@ def _machine_options(machine: MachineDevice) -> Iterator[str]:
     # None of these is seen by a guest of today but as boot time: the HPET is calibrated, VMware's port
     # probed, and SMM entered by the firmware, which needs it only for secure boot.
     yield from ("hpet=off", "vmport=off", "smm=off")
+    if isinstance(machine.boot, DirectBoot) and not machine.extra and board.Board.of(machine.machine_type).ports:
+        # Nothing of ours sits on the board's own AHCI and SMBus, and firmware and kernel look through both. A
+        # user's further arguments may want them (-cdrom), an installed system may know them.
+        yield from ("sata=off", "smbus=off")
     # A guest's memory, which may hold gigabytes of pinned pages, is no part of QEMU's core dump.
     yield "dump-guest-core=off"
     if machine.needs.nvdimm:
