@@ -127,6 +127,10 @@ def test_failure_names_the_command(room: lab.Lab) -> None:
     assert "ssh" not in caught.value.command
 
 
+def test_death_by_signal_is_told_as_a_shell_tells_it(room: lab.Lab) -> None:
+    assert room.run(["sh", "-c", "kill -KILL $$"], check=False).returncode == 128 + signal.SIGKILL
+
+
 def test_a_missed_deadline_ends_the_command_inside(room: lab.Lab) -> None:
     with pytest.raises(CommandFailed, match="no end within"):
         room.run(["sleep", "4321"], timeout=3)

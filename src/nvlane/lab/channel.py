@@ -139,5 +139,7 @@ class Channel:
 
 
 def _remote(argv: Sequence[str], job: str) -> str:
-    """One line for the lab's shell: note the process id, become leader of a group of its own, run the command."""
-    return f"{_ENVIRONMENT}echo $$ >/run/lab/jobs/{job}; exec setsid -w {shlex.join(argv)}"
+    """One line for the lab's shell: run the command as leader of a group of its own, note its process id, pass on its
+    status. The shell stays, because ssh says 255 of whatever a signal killed, and a shell says 128 + signal."""
+    # Without `<&0` a command in the background would read nothing.
+    return f"{_ENVIRONMENT}setsid -w {shlex.join(argv)} <&0 & echo $! >/run/lab/jobs/{job}; wait $!"
