@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from nvlane.apply import cpio, kernel_image, kernel_modules, programs
@@ -168,11 +168,6 @@ def _build(
         "bytes": {file.name: file.stat().st_size for file in scratch.iterdir()},
     }
     (scratch / "image.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def describe(image: ProbeGuestImage) -> dict[str, object]:
-    """The image as JSON has it."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(image).items()}
 
 
 def _tools(wanted: bool) -> dict[str, Path]:
