@@ -284,7 +284,7 @@ class StopTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopMachine:
-    """End QEMU: quit through QMP, else SIGTERM, else SIGKILL; then remove its sockets and logs. Fields as StopTarget."""
+    """End QEMU: quit by QMP, else SIGTERM, else SIGKILL; then remove its sockets and logs. Fields as StopTarget."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
