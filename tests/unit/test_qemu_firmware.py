@@ -1,5 +1,5 @@
-"""The firmware reads a boot sector through every block front end, and what it says is on the console: data really
-goes through the devices that were rendered, with no guest system at all."""
+"""The firmware reads a boot sector through every block front end, and what it says is on the console: data
+really goes through the devices that were rendered, with no guest system at all."""
 
 from __future__ import annotations
 
