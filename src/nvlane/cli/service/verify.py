@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from nvlane.apply.journal import Journal
 from nvlane.cli.service.clock import Clock
@@ -12,7 +12,7 @@ from nvlane.cli.service.record import LaneRecord, MachineRecord, keep
 from nvlane.cli.service.runs import must_be_up
 from nvlane.cli.service.tell import Tell
 from nvlane.cli.service.world import World
-from nvlane.model.claim import ContentClaim
+from nvlane.model.claim import Claim, ContentClaim, WriteClaim
 from nvlane.model.errors import Bug, VerifyFailed
 
 
@@ -30,14 +30,7 @@ def verify_machine(
     allows it; `deadline` is for the guest to answer at first, in seconds. Raises WireError when it does not."""
     wanted = tuple(record.present if lanes is None else lanes)
     numbers = {lane.number for lane in wanted}
-    written = {proof.lane for proof in record.proofs}
-    # Where the guest has written its proof, the content is no longer what the host saw: that claim is settled.
-    claims = [
-        claim
-        for lane in wanted
-        for claim in lane.claims
-        if not (isinstance(claim, ContentClaim) and lane.number in written)
-    ]
+    claims = [claim for lane in wanted for claim in _open_claims(lane, record)]
     tell.phase(f"waiting for the guest of {record.name}")
 
     def reached() -> None:
@@ -62,6 +55,15 @@ def verify_machine(
     )
     keep(journal, record)
     return record
+
+
+def _open_claims(lane: LaneRecord, record: MachineRecord) -> Iterator[Claim]:
+    """The claims of a lane. Where the guest has written its proof, the content is no longer what the host saw."""
+    has_written = any(proof.lane == lane.number for proof in record.proofs)
+    written = {claim.locator for claim in lane.claims if isinstance(claim, WriteClaim) and has_written}
+    for claim in lane.claims:
+        if not (isinstance(claim, ContentClaim) and claim.locator in written):
+            yield claim
 
 
 def check(world: World, name: str, tell: Tell, *, write: bool, deadline: float) -> MachineRecord:
