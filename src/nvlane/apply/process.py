@@ -87,8 +87,8 @@ def stream(
 ) -> Iterator[str]:
     """The lines of a command's stdout and stderr, merged, as they come, without their line ends.
 
-    Past the deadline (`timeout`, in seconds), or when the caller stops reading, the command is ended: SIGTERM, then
-    SIGKILL. Raises CommandFailed with the last lines on a status other than 0 (if `check`).
+    Past the deadline (`timeout`, in seconds), or when the caller stops reading, the command and the children it made
+    are ended: SIGTERM, then SIGKILL. Raises CommandFailed with the last lines on a status other than 0 (if `check`).
     """
     command = shlex.join(argv)
     try:
@@ -98,6 +98,7 @@ def stream(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=None if env is None else {**os.environ, **env},
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
@@ -135,13 +136,14 @@ def _lines(descriptor: int, deadline: float | None) -> Iterator[str]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a command that leads a group of its own, with the group: some (mmdebstrap) wait for their children first."""
     if child.poll() is not None:
         return
-    child.terminate()
+    os.killpg(child.pid, signal.SIGTERM)
     try:
-        child.wait(10)
+        child.wait(20)
     except subprocess.TimeoutExpired:
-        child.kill()
+        os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 

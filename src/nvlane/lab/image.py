@@ -6,6 +6,7 @@ mmdebstrap uses a user namespace, and mke2fs fills the file system without mount
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -74,9 +75,13 @@ def _make(directory: Path, texts: dict[str, str], progress: Progress) -> None:
     recipe.mkdir()
     for name, text in texts.items():
         (recipe / name).write_text(text)
-    for line in process.stream(_command(directory, recipe), timeout=_DEADLINE):
-        if line.startswith("I: ") and not line.startswith("I: running --customize-hook"):
-            progress(f"image: {line[3:]}")
+    # A temporary directory of our own, because an interrupted mmdebstrap leaves its key ring in there.
+    with tempfile.TemporaryDirectory(prefix="nvlane-", ignore_cleanup_errors=True) as temporary:
+        Path(temporary).chmod(0o755)  # the user namespace's root is somebody else, and has to get through
+        command, environment = _command(directory, recipe), {"TMPDIR": temporary}
+        for line in process.stream(command, timeout=_DEADLINE, env=environment):
+            if line.startswith("I: ") and not line.startswith("I: running"):
+                progress(f"image: {line[3:]}")
     for file in recipe.iterdir():
         file.unlink()
     recipe.rmdir()
