@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 
@@ -14,6 +15,7 @@ from random_specs import specs
 from nvlane.apply.launchers import default_launchers
 from nvlane.apply.operations.table import operations
 from nvlane.facts.shape import Facts
+from nvlane.lanes import subjects
 from nvlane.lanes.compose import make_attach_plan, make_plan
 from nvlane.model.codec import decode, encode
 from nvlane.plan import step as steps
@@ -74,6 +76,17 @@ def test_a_lane_that_is_attached_never_raises(drawn: tuple[Facts, Spec]) -> None
     plan = make_attach_plan(spec, len(spec.lanes) - 1, facts, ENGINES, before.machine)
     assert bool(plan.refusals) != bool(plan.steps)
     assert not any(isinstance(step, StartMachine) for step in plan.steps)
+
+
+@patient
+@given(hosts_and_specs)
+def test_a_plan_needs_no_paths_but_those_that_its_spec_names(drawn: tuple[Facts, Spec]) -> None:
+    """Facts are read for `subjects.paths`: a lane that looked at another path would find it unread on a real host."""
+    facts, spec = drawn
+    wanted = subjects.paths(spec)
+    fewer = dataclasses.replace(facts, paths=tuple(path for path in facts.paths if path.path in wanted))
+    assert text_of(make_plan(spec, fewer, ENGINES)) == text_of(make_plan(spec, facts, ENGINES))
+    assert set(subjects.content_paths(spec)) <= set(wanted)
 
 
 @pytest.mark.parametrize("name", HOSTS)

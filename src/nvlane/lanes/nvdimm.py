@@ -150,8 +150,6 @@ def usable_size(lane: NvdimmSpec, at: Context) -> int:
     if lane.backing is Backing.DAX and not lane.size:
         dax = _dax(lane, at)
         return ((dax.size if dax else 0) - label_size(lane)) // REGION_ALIGNMENT * REGION_ALIGNMENT
-    if lane.backing is Backing.FILE and not lane.size:
-        return (at.facts.path(lane.path).size - label_size(lane)) // REGION_ALIGNMENT * REGION_ALIGNMENT
     return align_up(lane.size, REGION_ALIGNMENT)
 
 
