@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from nvlane.cli import arguments
 from nvlane.cli.output import Output, common
 
 
 @click.command()
-@click.argument("machines", metavar="[MACHINE]...", nargs=-1)
+@click.argument("machines", metavar="[MACHINE]...", nargs=-1, shell_complete=arguments.complete_machines)
 @click.option("--all", "everything", is_flag=True, help="Every machine that is up.")
 @click.option(
     "--shutdown", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",

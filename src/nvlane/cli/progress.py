@@ -42,7 +42,7 @@ class Lines:
         self._spin(f"{text} ({index + 1} of {total})")
 
     def ends(self, index: int, total: int, text: str, why: str) -> None:  # noqa: ARG002 - Progress names them
-        self._output.say(f"  {DONE} {text}" if not why else f"  - {text}: {why}")
+        self._say(f"  {DONE} {text}" if not why else f"  - {text}: {why}")
 
     def phase(self, words: str) -> None:
         if self._status is None:
@@ -51,14 +51,23 @@ class Lines:
 
     def notes(self, plan: Plan) -> None:
         for note in plan.notes:
-            self._output.say(f"  note: {note.text}")
+            self._say(f"  note: {note.text}")
 
     def evidence(self, piece: Evidence, lane: str) -> None:
         if piece.ok:
-            self._output.say(f"  {DONE} {lane}: {piece.claim}: {short(piece.found)}")
+            self._say(f"  {DONE} {lane}: {piece.claim}: {short(piece.found)}")
         else:
             words = f"expected {short(piece.expected)}, found {short(piece.found)}"
-            self._output.warn(f"  {OTHER} {lane}: {piece.claim}: {words}")
+            self._say(f"  {OTHER} {lane}: {piece.claim}: {words}", always=True)
+
+    def _say(self, words: str, *, always: bool = False) -> None:
+        if self._status is not None:
+            # Through the spinner's own console, which takes its line away first.
+            self._status.console.print(words, markup=False, soft_wrap=True)
+        elif always:
+            self._output.warn(words)
+        else:
+            self._output.say(words)
 
     def _spin(self, words: str) -> None:
         if self._status is not None:

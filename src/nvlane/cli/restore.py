@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from nvlane.cli import arguments
 from nvlane.cli.output import Output, common
 
 
 @click.command()
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=arguments.complete_machines)
 @click.option("--forget", is_flag=True, help="Remove the record of RUN and undo nothing: what it names stays as it is.")
 @common
 def restore(output: Output, runs: tuple[str, ...], forget: bool) -> int:

@@ -17,7 +17,7 @@ from nvlane.cli.service.verify import verify_machine
 from nvlane.cli.service.world import World, read_for
 from nvlane.facts.shape import Facts
 from nvlane.lanes.compose import make_plan
-from nvlane.model.errors import Bug
+from nvlane.model.errors import Bug, WireError
 from nvlane.plan.plan import Plan
 from nvlane.plan.step import BindDriver, StartMachine, StartTarget, Step
 from nvlane.spec.document import Spec
@@ -51,7 +51,8 @@ def bring_up(
     """Bring a machine up and verify it; `deadline` is for its guest to boot, in seconds.
 
     Raises Refused before anything is changed, and the error of a step after what was done is undone. Evidence that is
-    not as claimed is in the record; the machine stays up, so that a person can look.
+    not as claimed is in the record; then, and with the WireError of a guest that does not answer, the machine stays
+    up, so that a person can look.
     """
     clock = Clock()
     spec = file.spec()
@@ -84,7 +85,11 @@ def bring_up(
             raise
         clock.lap("apply")
         if check_guest:
-            record = verify_machine(journal, record, tell, clock=clock, write=True, deadline=deadline)
+            try:
+                record = verify_machine(journal, record, tell, clock=clock, write=True, deadline=deadline)
+            except WireError as error:
+                message = f"{record.name} is up, but could not be verified: {error.message}"
+                raise WireError(message, remedy=error.remedy) from error
     return CameUp(record=record, seconds=clock.seconds)
 
 
