@@ -31,7 +31,7 @@ def plan(output: Output, specs: tuple[str, ...], facts_file: str | None) -> int:
     for line in dict.fromkeys(line for _, facts, _ in made for line in facts.unknown):
         (output.say if refused or facts_file else output.detail)(f"not known: {line}")
     output.data(
-        [plan_json(spec.machine.name, plan) for spec, _, plan in made],
+        [plan_json(spec.machine.name, plan) for spec, _, plan in made] if output.json else (),
         lambda: "\n\n".join(plan_text(spec.machine.name, plan, spec.lane_name) for spec, _, plan in made),
     )
     return 3 if refused else 0

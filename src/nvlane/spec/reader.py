@@ -5,6 +5,7 @@ Every error is a SpecError that names the file, the line, the place and the near
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Iterable
@@ -56,6 +57,7 @@ def read_specs(paths: Iterable[str]) -> tuple[Spec, ...]:
     return specs
 
 
+@functools.lru_cache(maxsize=64)  # one verb asks for the same file several times
 def parse_spec(text: str, source: str, directory: str) -> Spec:
     """The spec in a text. `source` names it in messages; relative paths start at `directory` (absolute).
 
