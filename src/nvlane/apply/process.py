@@ -143,8 +143,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     try:
         child.wait(20)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
         child.wait()
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # nobody of the group is left, as it should be
 
 
 def foreground(argv: Sequence[str]) -> int:

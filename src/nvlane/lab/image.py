@@ -6,6 +6,7 @@ mmdebstrap uses a user namespace, and mke2fs fills the file system without mount
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ def _command(directory: Path, recipe: Path) -> list[str]:
     signed = f"[signed-by={source.signed_by}] " if source.signed_by else ""
     settings = f"LAB_FS_MIB={_FILE_SYSTEM_MIB} LAB_FS_UUID={_FILE_SYSTEM} LAB_FS_OFFSET={gpt.FIRST_BYTE}"
     return [
+        *_private_mounts(),
         "mmdebstrap",
         "--mode=auto",
         "--variant=apt",
@@ -112,3 +114,12 @@ def _command(directory: Path, recipe: Path) -> list[str]:
         "-",
         f"deb {signed}{source.uri} {SUITE} main",
     ]
+
+
+def _private_mounts() -> tuple[str, ...]:
+    """Words before mmdebstrap that put what it mounts where only it sees it: then nothing stays mounted when it is
+    killed. Without root it makes a namespace of its own; where a container forbids this one, it cannot mount either."""
+    words = ("unshare", "--mount", "--propagation", "slave", "--")
+    if os.geteuid() != 0 or process.run([*words, "true"], check=False).returncode != 0:
+        return ()
+    return words

@@ -70,7 +70,13 @@ zoned = {{ zone_size = "16MiB", max_open = 8, max_active = 8 }}
         lane="userspace",
         variant="4096-byte blocks",
         frontend="virtio-scsi",
-        body='[[lane]]\nkind = "userspace"\ndrive = "serial:LABDRIVE2"\nnamespace = 2\nfrontend = "virtio-scsi"\nwrite_proof = true\n',
+        body="""[[lane]]
+kind = "userspace"
+drive = "serial:LABDRIVE2"
+namespace = 2
+frontend = "virtio-scsi"
+write_proof = true
+""",
         all_only=True,
     ),
     Halt(
@@ -114,7 +120,13 @@ filesystem = "ext4"
         lane="nvdimm",
         variant="a file, flushed by the host",
         frontend="virtio-pmem",
-        body=f'[[lane]]\nkind = "nvdimm"\nbacking = "file"\npath = "{WORK}/pmem.raw"\nsize = "128MiB"\nwrite_proof = true\n',
+        body=f"""[[lane]]
+kind = "nvdimm"
+backing = "file"
+path = "{WORK}/pmem.raw"
+size = "128MiB"
+write_proof = true
+""",
     ),
     Halt(
         name="demo-emulated-fdp",
