@@ -15,7 +15,8 @@ import click
 from nvlane import __version__
 from nvlane.cli.output import Output
 from nvlane.cli.verbs import SECTIONS, VERBS
-from nvlane.model.errors import NvlaneError, SpecError
+from nvlane.model.codec import encode
+from nvlane.model.errors import NvlaneError, Refused, SpecError
 
 EPILOG: Final = (
     "Exit status: 0 done, 1 failed, 2 usage or spec error, 3 refused as unsafe, 4 verification failed,"
@@ -117,9 +118,8 @@ def _fail(output: Output, error: NvlaneError, arguments: Sequence[str]) -> int:
             "message": error.message,
             "remedy": error.remedy,
             "exit_status": error.exit_status,
+            **error.details(),
         }
-        if isinstance(error, SpecError):
-            value |= {"place": error.place, "source": error.source, "line": error.line}
         click.echo(json.dumps({"error": value}, indent=2, ensure_ascii=False))
     label = click.style("nvlane:", fg="red", bold=True)
     click.echo(f"{label} {error}", err=True)

@@ -16,7 +16,8 @@ A caller catches the narrowest that it can do something about. `remedy` is a sen
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class NvlaneError(Exception):
@@ -28,6 +29,10 @@ class NvlaneError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+    def details(self) -> Mapping[str, Any]:
+        """What a program wants to know beside the message, as plain JSON values."""
+        return {}
 
     def __str__(self) -> str:
         return f"{self.message}\n  remedy: {self.remedy}" if self.remedy else self.message
@@ -48,6 +53,9 @@ class SpecError(NvlaneError):
         self.place = place
         self.source = source
         self.line = line
+
+    def details(self) -> Mapping[str, Any]:
+        return {"place": self.place, "source": self.source, "line": self.line}
 
 
 class Refused(NvlaneError):

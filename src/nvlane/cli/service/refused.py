@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from nvlane.model.codec import encode
 from nvlane.model.errors import Refused
 from nvlane.plan.plan import Plan, Refusal
 
@@ -17,6 +19,9 @@ class PlanRefused(Refused):
         lines += [refusal_text(refusal, lane_name) for refusal in refusals]
         super().__init__("\n".join(lines))
         self.refusals = tuple(refusals)
+
+    def details(self) -> Mapping[str, Any]:
+        return {"refusals": encode(self.refusals)}
 
 
 def refusal_text(refusal: Refusal, lane_name: Callable[[int], str]) -> str:
