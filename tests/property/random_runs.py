@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -30,6 +31,11 @@ from nvlane.plan.step import (
     Step,
     UnplugDevices,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from apply_runs import Runs
+
+__all__ = ["DRIVES", "Killed", "Runs", "StandIn", "launchers", "make_host", "step_lists"]
 
 DRIVES = tuple(PciAddress(0, 4 + index, 0, 0) for index in range(3))
 RUNTIME = "/run/nvlane/vm"
@@ -122,6 +128,7 @@ def machine() -> MachineDevice:
         uuid="00000000-0000-0000-0000-000000000001",
         machine_type="q35",
         accelerator="tcg",
+        cpu_model="max",
         memory=GIB,
         cpus=1,
         runtime=RUNTIME,
@@ -182,6 +189,3 @@ def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
             devices = (Object(qom_type="iothread", id="io0"), Object(qom_type="iothread", id="io1"))
             steps.append(PlugDevices(machine="vm", qmp=QMP, devices=devices))
     return tuple(steps)
-
-
-IGNORES_TERM = frozenset({signal.SIGTERM})

@@ -52,6 +52,7 @@ def machine(place: Place, case: Case) -> MachineDevice:
         uuid="5a7e1c3e-0000-4000-8000-000000000001",
         machine_type="q35",
         accelerator="tcg",
+        cpu_model="max",
         memory=128 * MIB,
         cpus=2,
         runtime=place.runtime,
@@ -277,6 +278,7 @@ CASES: dict[str, Case] = {
         machine=lambda images: {
             "boot": DirectBoot(kernel=f"{images}/vmlinuz", initrd=f"{images}/initrd", cmdline="console=ttyS0 a,b"),
             "accelerator": "kvm",
+            "cpu_model": "host",
             "sandbox": False,
         },
         real=False,
@@ -302,6 +304,7 @@ CASES: dict[str, Case] = {
         ),
         machine=lambda _: {
             "accelerator": "kvm",
+            "cpu_model": "host",
             "network": "bridge",
             "bridge": "br0",
             "extra": ("-device", "virtio-balloon-pci"),

@@ -118,6 +118,7 @@ class MachineDevice:
     uuid: str
     machine_type: str
     accelerator: str
+    cpu_model: str
     memory: int
     cpus: int
     runtime: str

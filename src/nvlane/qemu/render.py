@@ -47,12 +47,11 @@ def socket_path(machine: MachineDevice, name: str) -> str:
 
 
 def _identity(machine: MachineDevice) -> Iterator[str]:
-    kvm = machine.accelerator == "kvm"
     yield from ("-name", f"guest={escape(machine.name)},debug-threads=on")
     yield from ("-uuid", machine.uuid)
     yield from ("-machine", ",".join(_machine_options(machine)))
     yield from ("-accel", machine.accelerator)
-    yield from ("-cpu", "host" if kvm else "max")
+    yield from ("-cpu", machine.cpu_model)
     yield from ("-smp", f"cpus={machine.cpus}")
 
 

@@ -38,7 +38,8 @@ def controller(claim: ControllerClaim, look: Look) -> list[Evidence]:
     if claim.subsystem_nqn:
         seen.append(evidence(lane, f"{name} subsystem", claim.subsystem_nqn, found["subsysnqn"]))
     if claim.namespaces is not None:
-        seen.append(evidence(lane, f"{name} namespaces", claim.namespaces, _count(look, found["name"], claim.namespaces)))
+        count = _count(look, found["name"], claim.namespaces)
+        seen.append(evidence(lane, f"{name} namespaces", claim.namespaces, count))
     return seen
 
 
