@@ -15,8 +15,7 @@ import click
 from nvlane import __version__
 from nvlane.cli.output import Output
 from nvlane.cli.verbs import SECTIONS, VERBS
-from nvlane.model.codec import encode
-from nvlane.model.errors import NvlaneError, Refused, SpecError
+from nvlane.model.errors import NvlaneError, SpecError
 
 EPILOG: Final = (
     "Exit status: 0 done, 1 failed, 2 usage or spec error, 3 refused as unsafe, 4 verification failed,"
