@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_runs import DRIVES, Killed, StandIn, launchers, make_host, step_lists
+from random_runs import DRIVES, Killed, Runs, StandIn, launchers, make_host, step_lists
 
 from nvlane.apply.journal import JOURNAL, Journal
 from nvlane.apply.memory import MemoryHost
-from nvlane.apply.run import Runs
 from nvlane.apply.store import Store
 from nvlane.model.errors import NvlaneError
 from nvlane.plan.step import Step

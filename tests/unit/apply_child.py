@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apply_runs import Runs
+
 from nvlane.apply.linux import LinuxHost
 from nvlane.apply.operations.launch import Launch
 from nvlane.apply.operations.table import Launchers
-from nvlane.apply.run import Runs
 from nvlane.apply.store import Store
 from nvlane.model.errors import HostError
 from nvlane.model.size import MIB
@@ -46,7 +47,7 @@ class Greeter:
             if client.recv(5) != b"hello":
                 raise HostError("it does not greet")
 
-    def quit(self, directory: str, name: str, deadline: float) -> None:
+    def quit(self, directory: str, name: str, deadline: float) -> None:  # noqa: ARG002
         raise AssertionError("targets are ended by a signal")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
+from pathlib import Path
 
 from nvlane.apply.launchers import default_launchers
 from nvlane.apply.linux import LinuxHost
 from nvlane.apply.operations.function import observe_function
-from nvlane.apply.run import Runs
 from nvlane.apply.store import HOST_RUN, Store
 from nvlane.cli.service.world import read_for, this_world
 from nvlane.lanes.compose import make_plan
@@ -16,6 +17,9 @@ from nvlane.model.size import MIB
 from nvlane.plan.step import BindDriver, CreateImage, LoadModule, MakeDirectory, MountHugetlbfs, ReserveHugepages, Step
 from nvlane.spec.reader import parse_spec
 from nvlane.targets.table import ENGINES
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "unit"))
+from apply_runs import Runs
 
 #: Where the lanes' images stand; each run makes them anew and takes them away.
 WORK = "/var/tmp/fault"

@@ -1,4 +1,4 @@
-"""Runs from the outside: begin one, add to it, end it. What the verbs call."""
+"""Runs as the verbs make them, without their words: begin one, add to it, end it."""
 
 from __future__ import annotations
 
@@ -79,16 +79,6 @@ class Runs:
         """What `end` would do, in order."""
         with self.store.open(name) as journal:
             return tuple(inverse for _, inverse in plan_undo(journal, self._operations))
-
-    def note(self, name: str, key: str, value: Any) -> None:
-        """Remember something of a run."""
-        with self.store.open(name) as journal:
-            journal.note(key, value)
-
-    def forget(self, name: str) -> None:
-        """Drop a run without undoing anything: for what can never be put back (a drive that was thrown away)."""
-        with self.store.open(name) as journal:
-            self.store.remove(journal)
 
     def _apply(
         self, journal: Journal, steps: Sequence[Step], progress: Progress | None, keep: bool
