@@ -8,11 +8,14 @@ from nvlane.apply.operations.launch import Launch
 from nvlane.apply.process_end import explain_end, pin_threads
 from nvlane.model.device import SocketChardev
 from nvlane.model.errors import HostError, WireError
+from nvlane.model.size import GIB
 from nvlane.plan.step import StartMachine
 from nvlane.qemu import inspect, render
 from nvlane.qemu.board import CHANNELS
 from nvlane.wire.qmp import Qmp
 
+#: A slow processor zeroes about 1 GiB of hugepages a second.
+_SECONDS_A_GIB = 1.0
 #: States of a machine that was started well; the last two are those of a user who asked for `-S`.
 _STARTED = frozenset({"running", "prelaunch", "paused"})
 
@@ -43,7 +46,7 @@ class QemuLauncher:
         """QMP answers only when every device has been made and the machine was started (system/vl.c)."""
         launch = self.launch(step)
         try:
-            with Qmp.connect(launch.sockets["qmp"], deadline=deadline, pid=pid) as monitor:
+            with Qmp.connect(launch.sockets["qmp"], deadline=deadline + _patience(step), pid=pid) as monitor:
                 state = inspect.status(monitor)
                 dead = _dead_links(monitor, step)
         except WireError as error:
@@ -60,6 +63,14 @@ class QemuLauncher:
     def quit(self, directory: str, name: str, deadline: float) -> None:  # noqa: ARG002 - one machine a directory
         with Qmp.connect(f"{directory}/qmp.sock", deadline=deadline) as monitor:
             monitor.execute("quit", deadline=deadline)
+
+
+def _patience(step: StartMachine) -> float:
+    """Seconds more for memory that is made before QEMU answers: hugepages are zeroed, VFIO pins every
+    page."""
+    machine = step.machine
+    ahead = machine.hugepage > 0 or machine.needs.pinned
+    return machine.memory / GIB * _SECONDS_A_GIB if ahead else 0.0
 
 
 def _dead_links(monitor: Qmp, step: StartMachine) -> tuple[str, ...]:

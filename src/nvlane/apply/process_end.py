@@ -22,7 +22,7 @@ def explain_end(argv: Sequence[str], pid: int, log: str, error: NvlaneError) -> 
     status, the last words in its log."""
     if isinstance(error, PeerClosed):
         _wait_end(pid)
-    return CommandFailed(shlex.join(argv), _status(pid) or str(error), _tail(log), remedy=f"the whole log is {log}")
+    return CommandFailed(shlex.join(argv), _status(pid) or error.message, _tail(log), remedy=f"the whole log is {log}")
 
 
 def _wait_end(pid: int) -> None:
