@@ -38,6 +38,7 @@ lint:
 bench:
 	@tools/prepare run
 	@$(PYTHON) benchmarks/startup.py
+	@$(PYTHON) benchmarks/up.py
 
 man:
 	@tools/prepare run

@@ -22,8 +22,12 @@ def down(output: Output, machines: tuple[str, ...], everything: bool, shutdown: 
     Where the spec allows writing (write_proof), the host then reads what the guest wrote. Exits 4 when it reads
     something else, and 5 when something could not be put back.
     """
+    from nvlane.apply.store import HOST_RUN
     from nvlane.cli.went_down import take_all_down
+    from nvlane.model.errors import HostError
 
+    if HOST_RUN in machines:
+        raise HostError(f"'{HOST_RUN}' is no machine", remedy="nvlane host reset undoes what host setup did")
     if not machines and not everything:
         raise click.UsageError("name a machine, or say --all")
     return take_all_down(output, machines if not everything else None, shutdown=shutdown)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
 from nvlane.apply.undo import plan_undo
-from nvlane.cli.service.clock import Clock
+from nvlane.cli.service.clock import Clock, StepClock
 from nvlane.cli.service.record import LaneRecord, MachineRecord, keep
 from nvlane.cli.service.refused import raise_if_refused
 from nvlane.cli.service.tell import Tell
@@ -72,7 +72,7 @@ def bring_up(
                 host=world.host,
                 journal=journal,
                 operations=world.operations,
-                progress=tell,
+                progress=StepClock(tell, plan.steps, clock),
                 keep=keep_on_failure,
                 lock=world.store.host_lock,
             )
