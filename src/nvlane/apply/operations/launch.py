@@ -31,11 +31,15 @@ from nvlane.plan.step import Inverse, StartMachine, StartTarget, StopMachine, St
 
 #: The first descriptor number of a handed-over socket; 0 to 2 are the standard ones, the rest leaves room.
 FIRST_DESCRIPTOR: Final = 10
-#: Seconds: until a process must be ready; and from quit to SIGTERM, from SIGTERM to SIGKILL, from SIGKILL to giving up.
+#: Seconds until a process must be ready.
 READY_DEADLINE: Final = 60.0
+#: Seconds for the words of a polite request: its monitor serves one client, and that may be a person.
+ASK_DEADLINE: Final = 2.0
+#: Seconds from the request to SIGTERM, from SIGTERM to SIGKILL, and from SIGKILL to giving up. A guest with hundreds of
+#: GiB of pinned memory takes its time to end, whatever ends it.
 QUIT_DEADLINE: Final = 10.0
-TERM_DEADLINE: Final = 10.0
-KILL_DEADLINE: Final = 20.0
+TERM_DEADLINE: Final = 20.0
+KILL_DEADLINE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +226,7 @@ class StopReversal(Idempotent):
         if self._launcher is None:
             return False
         try:
-            self._launcher.quit(inverse.directory, inverse.name, QUIT_DEADLINE)
+            self._launcher.quit(inverse.directory, inverse.name, ASK_DEADLINE)
         except (NvlaneError, OSError):
             return False  # it does not answer, or its socket is gone: a signal needs neither
         return True
