@@ -242,6 +242,12 @@ def test_cache_has_one_builder_at_a_time() -> None:
     assert made == ["slow"]
 
 
+def test_cache_forgets_the_oldest(caches: Path) -> None:
+    for number in range(5):
+        os.utime(cache.kept("kind", str(number), _write("x")), (number, number))
+    assert sorted(entry.name for entry in (caches / "kind").iterdir()) == [".lock", "2", "3", "4"]
+
+
 def test_keys_of_the_cache_are_of_content() -> None:
     assert cache.key("a", "b") == cache.key("a", b"b")
     assert cache.key("ab") != cache.key("a", "b") != cache.key("b", "a")

@@ -14,6 +14,7 @@ from pathlib import Path
 from nvlane.lab.places import cache_dir
 
 _COMPLETE = ".complete"
+_KEPT = 3
 
 
 def key(*parts: str | bytes) -> str:
@@ -45,7 +46,16 @@ def kept(kind: str, name: str, make: Callable[[Path], None]) -> Path:
             (directory / _COMPLETE).write_text(_sizes(directory))
             shutil.rmtree(final, ignore_errors=True)
             directory.rename(final)
+        _forget_old(final.parent)
     return final
+
+
+def _forget_old(kind: Path) -> None:
+    """Keep the newest few of a kind: recipes change, and an image is most of a gigabyte. A lab that runs on one that
+    goes has it open, and keeps it."""
+    made = [entry for entry in kind.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    for entry in sorted(made, key=lambda entry: entry.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(entry)
 
 
 def _sizes(directory: Path) -> str:

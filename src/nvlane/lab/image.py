@@ -27,6 +27,8 @@ PACKAGES = (
     "nvme-cli", "ndctl", "daxctl", "libpmem1", "fio", "e2fsprogs", "xfsprogs",
     # What makes a drive "in use".
     "lvm2", "mdadm", "cryptsetup-bin", "btrfs-progs", "bcache-tools", "dmsetup",
+    # What a guest of the tests has: the lab's own root is where they take it from.
+    "qemu-guest-agent",
     # The room itself.
     "kmod", "iproute2", "dropbear-bin", "busybox", "procps", "util-linux", "xz-utils",
 )  # fmt: skip

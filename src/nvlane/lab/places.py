@@ -15,13 +15,15 @@ def cache_dir() -> Path:
 def runtime_dir() -> Path:
     """Sockets, keys and logs of running labs: beside nvlane's own runtime directory, whose names are machines' names.
 
-    NVLANE_RUNTIME_DIR wins; then /run for root; then the session's own.
+    NVLANE_RUNTIME_DIR wins; then /run for root; then the session's own. A user without a session (a cron job, a
+    container) has none, and then it is the cache: sockets work there too.
     """
     if chosen := os.environ.get("NVLANE_RUNTIME_DIR"):
         return Path(f"{chosen}-lab")
     if os.geteuid() == 0:
         return Path("/run/nvlane-lab")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "nvlane-lab"
+    session = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
+    return session / "nvlane-lab" if session.is_dir() else cache_dir() / "run"
 
 
 def disk_dir() -> Path:
