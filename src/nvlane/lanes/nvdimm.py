@@ -64,6 +64,8 @@ class Nvdimm:
             lines.append(
                 f"{format_size(lane.size)} is rounded up to {format_size(usable)}: Linux has regions in steps of 16MiB"
             )
+        if lane.write_proof and not _can_be_proven(lane):
+            lines.append("write_proof: the host could not read it back; that takes backing = \"file\" without label and mode")
         return tuple(Note(lane=at.index, text=line) for line in lines)
 
     def needs(self, lane: NvdimmSpec, at: Context) -> MemoryNeeds:
@@ -116,7 +118,7 @@ class Nvdimm:
                 is_pmem=(device is PmemDevice.NVDIMM) if fsdax and lane.filesystem else None,
             )
         )
-        if lane.write_proof and not fsdax and lane.backing in (Backing.FILE, Backing.DAX):
+        if lane.write_proof and _can_be_proven(lane):
             claims.append(write_claim(lane.path, Locator(device_id=at.id), at, offset=PROOF_OFFSET))
         return tuple(claims)
 
@@ -157,6 +159,13 @@ def backend_size(lane: NvdimmSpec, at: Context) -> int:
     """Usable size and label, in whole pages of the backing."""
     size = usable_size(lane, at) + label_size(lane)
     return align_up(size, lane.hugepage_size) if lane.backing is Backing.HUGEPAGES else size
+
+
+def _can_be_proven(lane: NvdimmSpec) -> bool:
+    """Whether the host can read what the guest writes: where the guest's disk is a file of the host as it is. With a
+    label the guest has no disk before it has made a namespace, fsdax puts its own page map in front, and a DAX device
+    cannot be read, only mapped."""
+    return lane.mode is PmemMode.RAW and not lane.label and lane.backing is Backing.FILE
 
 
 def _dax(lane: NvdimmSpec, at: Context) -> DaxDevice | None:

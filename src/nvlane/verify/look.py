@@ -76,6 +76,10 @@ class Look:
     def path(self, locator: Locator) -> str:
         """The device node of a disk in the guest, waited for: a kernel that has just booted may still be probing."""
         if locator not in self._paths:
+            nvdimm = self._nvdimm(locator.device_id)
+            if nvdimm is not None:
+                self._paths[locator] = nvdimm
+                return nvdimm
             by: dict[str, Any] = {"pci": self.pci_address(locator.device_id)}
             if locator.nsid is not None:
                 by["nsid"] = locator.nsid
@@ -87,6 +91,19 @@ class Look:
             found = self.guest.call("resolve", deadline=DEVICE_DEADLINE + 10, by=by, deadline_ms=wait)
             self._paths[locator] = str(found["path"])
         return self._paths[locator]
+
+    def _nvdimm(self, device_id: str) -> str | None:
+        """The disk of an NVDIMM, which is no PCI device: that of the namespace in the region at its address."""
+        device = next((d for d in inspect.memory_devices(self.monitor) if (d.id, d.kind) == (device_id, "nvdimm")), None)
+        if device is None:
+            return None
+        region = self.one("nvdimm.regions", lambda r: r["resource"] == device.address, deadline=DEVICE_DEADLINE)
+        namespace = self.one(
+            "nvdimm.namespaces",
+            lambda n: n["region"] == region["name"] and bool(n["blockdev"]),
+            deadline=DEVICE_DEADLINE,
+        )
+        return f"/dev/{namespace['blockdev']}"
 
     def until(self, read: Callable[[], T], good: Callable[[T], bool], *, deadline: float) -> T:
         """Read something of the inventory, anew until it is good or the deadline (seconds) is over; the last reading.

@@ -43,7 +43,7 @@ class Said:
         return self
 
     def __str__(self) -> str:
-        return f"nvlane {' '.join(self.words)} ended with {self.status}\n{self.err}\n{self.out[-6000:]}"
+        return f"nvlane {' '.join(self.words)} ended with {self.status}\n{self.err[-6000:]}\n{self.out[-1500:]}"
 
 
 def nvlane(*words: str | Path) -> Said:
@@ -151,10 +151,10 @@ def machine(spec: Path, *options: str, status: int = 0) -> Iterator[Up]:
     """Bring it up, and down again: the host is then as before, and what the guest wrote is read on the host."""
     before = snapshot()
     said = nvlane("up", "--json", *options, spec)
-    assert said.status == status, f"{said}{_console(spec.stem)}"
-    up = Up(name=spec.stem, said=said)
+    words = f"{said}{_console(spec.stem)}"
     try:
-        yield up
+        assert said.status == status, words
+        yield Up(name=spec.stem, said=said)
     finally:
         ended = nvlane("down", "--json", spec.stem)
     assert ended.status == 0, str(ended)

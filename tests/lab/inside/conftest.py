@@ -27,8 +27,8 @@ _REMOTE = pytest.StashKey[RemoteTests | str]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Outside: wait for the reports of this test and pass them on. Inside: pytest's own way."""
-    if IN_LAB:
+    """Outside: wait for the reports of this test and pass them on. Inside, and without the mark: pytest's own way."""
+    if IN_LAB or not _is_for_lab(item):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     remote = _remote(item)
@@ -42,12 +42,16 @@ def _remote(item: pytest.Item) -> RemoteTests | str:
     """The run in the lab, started by the first test, or why there is none."""
     stash = item.config.stash
     if _REMOTE not in stash:
-        wanted = [other.nodeid for other in item.session.items if other.path.is_relative_to(HERE)]
+        wanted = [other.nodeid for other in item.session.items if other.path.is_relative_to(HERE) and _is_for_lab(other)]
         try:
             stash[_REMOTE] = RemoteTests(session_lab(item.config), item.config, wanted)
         except NvlaneError as error:
             stash[_REMOTE] = f"the lab did not start: {error}"
     return stash[_REMOTE]
+
+
+def _is_for_lab(item: pytest.Item) -> bool:
+    return item.get_closest_marker("lab") is not None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -79,6 +83,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """After the tests of each file the host is as it was before them."""
+    if not IN_LAB:
+        yield
+        return
     host = LinuxHost()
     store = Store.of(host)
     before = host_snapshot(host, str(store.state), str(store.runtime))
