@@ -61,9 +61,7 @@ def files_differ(spec: Spec) -> Problems:
         first, first_read_only = seen.setdefault(path, (place, read_only))
         if first != place and not (read_only and first_read_only):
             message = f"{first} has {path} already"
-            yield Problem(
-                place=place, message=message, remedy="name another file: two writers destroy what is on it"
-            )
+            yield Problem(place=place, message=message, remedy="name another file: two writers destroy what is on it")
 
 
 def _files(spec: Spec) -> Iterator[tuple[str, str, bool]]:
@@ -90,9 +88,7 @@ def _files(spec: Spec) -> Iterator[tuple[str, str, bool]]:
 
 def serials_differ(spec: Spec) -> Problems:
     """Two emulated lanes never have one serial number: it is how a drive is found again in the guest."""
-    yield from _distinct(
-        spec, "serial", "a guest finds its drives by their serial numbers: give each its own"
-    )
+    yield from _distinct(spec, "serial", "a guest finds its drives by their serial numbers: give each its own")
 
 
 def subsystems_differ(spec: Spec) -> Problems:
@@ -117,9 +113,7 @@ def mountpoints_differ(spec: Spec) -> Problems:
             first = seen.setdefault(lane.mountpoint, index)
             if first != index:
                 message = f"lane[{first}] is mounted at {lane.mountpoint} already"
-                yield Problem(
-                    place=f"lane[{index}].mountpoint", message=message, remedy="name another mountpoint"
-                )
+                yield Problem(place=f"lane[{index}].mountpoint", message=message, remedy="name another mountpoint")
 
 
 RULES = (

@@ -43,9 +43,7 @@ def identifiers_differ(lane: Emulated, place: str) -> Problems:
     for where, namespace in _namespaces(lane, place):
         if namespace.nsid and nsids.setdefault(namespace.nsid, where) != where:
             message = f"{nsids[namespace.nsid]} has nsid {namespace.nsid} already"
-            yield Problem(
-                place=f"{where}.nsid", message=message, remedy="give each its own, or leave nsid out"
-            )
+            yield Problem(place=f"{where}.nsid", message=message, remedy="give each its own, or leave nsid out")
         if not namespace.uuid:
             continue
         try:
@@ -93,9 +91,7 @@ def zones_fit(lane: Emulated, place: str) -> Problems:
                     place=f"{at}.{key}", message=message, remedy=f"write a multiple of {namespace.block_size}"
                 )
         if zoned.zone_capacity > zoned.zone_size:
-            message = (
-                f"{format_size(zoned.zone_capacity)} is more than the zone ({format_size(zoned.zone_size)})"
-            )
+            message = f"{format_size(zoned.zone_capacity)} is more than the zone ({format_size(zoned.zone_size)})"
             yield Problem(
                 place=f"{at}.zone_capacity", message=message, remedy="lower zone_capacity, or raise zone_size"
             )
@@ -127,9 +123,7 @@ def handles_exist(lane: Emulated, place: str) -> Problems:
     """FDP handles of a namespace are numbers below `fdp.handles`."""
     for where, namespace in _namespaces(lane, place):
         if namespace.handles and lane.fdp is None:
-            yield Problem(
-                place=f"{where}.handles", message="stands without FDP", remedy="add fdp = {} to the lane"
-            )
+            yield Problem(place=f"{where}.handles", message="stands without FDP", remedy="add fdp = {} to the lane")
         for index, handle in enumerate(namespace.handles):
             if lane.fdp is not None and handle >= lane.fdp.handles:
                 message = f"there is no handle {handle}; the subsystem has 0 to {lane.fdp.handles - 1}"
@@ -141,9 +135,7 @@ def controller_memory_fits(lane: Emulated, place: str) -> Problems:
     for key, size in (("cmb", lane.cmb), ("pmr", lane.pmr)):
         if size and (size & (size - 1) or (key == "cmb" and size < MIB)):
             message = f"{format_size(size)} is not a size that a PCI BAR can have"
-            yield Problem(
-                place=f"{place}.{key}", message=message, remedy="write a power of two, 1MiB or more"
-            )
+            yield Problem(place=f"{place}.{key}", message=message, remedy="write a power of two, 1MiB or more")
         if size and lane.vfs:
             message = f"QEMU has no SR-IOV beside a {key.upper()}"
             yield Problem(place=f"{place}.vfs", message=message, remedy=f"drop vfs or {key}")
@@ -155,9 +147,7 @@ def proof_can_be_written(lane: Emulated, place: str) -> Problems:
     """`write_proof` needs a namespace that the guest may write."""
     if lane.write_proof and lane.namespaces and all(namespace.read_only for namespace in lane.namespaces):
         message = "every namespace is read-only"
-        yield Problem(
-            place=f"{place}.write_proof", message=message, remedy="drop write_proof, or one read_only"
-        )
+        yield Problem(place=f"{place}.write_proof", message=message, remedy="drop write_proof, or one read_only")
 
 
 RULES = (

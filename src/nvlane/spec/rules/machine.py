@@ -19,9 +19,7 @@ def boots_one_way(spec: Spec) -> Problems:
     """A machine boots from an image or from a kernel, not from both."""
     if spec.machine.image and spec.machine.kernel:
         message = "the machine has an image to boot from too"
-        yield Problem(
-            place="machine.kernel", message=message, remedy="drop image or kernel; a further disk is a lane"
-        )
+        yield Problem(place="machine.kernel", message=message, remedy="drop image or kernel; a further disk is a lane")
 
 
 def kernel_keys_have_a_kernel(spec: Spec) -> Problems:
@@ -45,9 +43,7 @@ def bridge_matches_network(spec: Spec) -> Problems:
         yield Problem(place="machine.bridge", message=message, remedy='write network = "bridge"')
     if machine.network is Network.BRIDGE and not machine.bridge:
         message = "the key 'bridge' is missing"
-        yield Problem(
-            place="machine.network", message=message, remedy='name the bridge of the host, as bridge = "br0"'
-        )
+        yield Problem(place="machine.network", message=message, remedy='name the bridge of the host, as bridge = "br0"')
 
 
 def hugepage_size_is_one(spec: Spec) -> Problems:
@@ -80,12 +76,8 @@ def guest_nodes_add_up(spec: Spec) -> Problems:
         return
     total = sum(node.memory for node in machine.numa)
     if total != machine.memory:
-        message = (
-            f"the nodes have {format_size(total)} of memory and the machine {format_size(machine.memory)}"
-        )
-        yield Problem(
-            place="machine.numa", message=message, remedy=f"share out {format_size(machine.memory)}"
-        )
+        message = f"the nodes have {format_size(total)} of memory and the machine {format_size(machine.memory)}"
+        yield Problem(place="machine.numa", message=message, remedy=f"share out {format_size(machine.memory)}")
     seen: set[int] = set()
     for index, node in enumerate(machine.numa):
         place = f"machine.numa[{index}].cpus"
@@ -95,9 +87,7 @@ def guest_nodes_add_up(spec: Spec) -> Problems:
         seen |= node.cpus
         if beyond := {cpu for cpu in node.cpus if cpu >= machine.cpus}:
             message = f"there is no vCPU {format_cpus(beyond)}; the machine has 0-{machine.cpus - 1}"
-            yield Problem(
-                place=place, message=message, remedy=f"name vCPUs of 0-{machine.cpus - 1}, or raise cpus"
-            )
+            yield Problem(place=place, message=message, remedy=f"name vCPUs of 0-{machine.cpus - 1}, or raise cpus")
     if missing := set(range(machine.cpus)) - seen:
         message = f"vCPU {format_cpus(missing)} is in no node"
         yield Problem(place="machine.numa", message=message, remedy="give each vCPU to one node")

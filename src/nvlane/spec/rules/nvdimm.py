@@ -41,9 +41,7 @@ def label_fits(lane: Nvdimm, place: str) -> Problems:
         yield Problem(place=f"{place}.label", message=message, remedy='write label = "2MiB"')
     if lane.device is PmemDevice.VIRTIO_PMEM:
         message = "virtio-pmem has no label"
-        yield Problem(
-            place=f"{place}.label", message=message, remedy='drop label, or write device = "nvdimm"'
-        )
+        yield Problem(place=f"{place}.label", message=message, remedy='drop label, or write device = "nvdimm"')
 
 
 def hugepage_size_is_one(lane: Nvdimm, place: str) -> Problems:

@@ -40,9 +40,7 @@ def whole_blocks(lane: VhostUser, place: str) -> Problems:
     """`block_size` is 512 or 4096, and sizes are multiples of it."""
     if lane.block_size not in (0, 512, 4096):
         message = f"{lane.block_size} is not a block size here"
-        yield Problem(
-            place=f"{place}.block_size", message=message, remedy="write 512 or 4096, or leave it out"
-        )
+        yield Problem(place=f"{place}.block_size", message=message, remedy="write 512 or 4096, or leave it out")
         return
     block = lane.block_size or 512
     for key in ("size", "malloc", "null"):
