@@ -29,8 +29,8 @@ test:
 
 lint:
 	@tools/prepare test
-	$(PYTHON) -m ruff check src tests tools
-	$(PYTHON) -m ruff format --check src tests tools
+	$(PYTHON) -m ruff check src tests benchmarks
+	$(PYTHON) -m ruff format --check src tests benchmarks
 	$(PYTHON) -m mypy
 	cargo fmt --check
 	cargo clippy --quiet --all-targets --locked -- -D warnings
@@ -42,7 +42,7 @@ bench:
 
 man:
 	@tools/prepare run
-	@$(NVLANE) man
+	@$(NVLANE) man >docs/man/nvlane.1
 
 clean:
 	rm -rf .venv target demo-report.json src/nvlane/_bin .pytest_cache .mypy_cache .ruff_cache .hypothesis
