@@ -19,7 +19,7 @@ from nvlane.model.errors import NvlaneError
 from nvlane.plan.step import Step
 
 pytestmark = pytest.mark.filterwarnings("error")
-_EXAMPLES = settings(max_examples=60, deadline=None)
+_EXAMPLES = settings(max_examples=40, deadline=None)
 
 
 class World:

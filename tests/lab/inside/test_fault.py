@@ -29,8 +29,11 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def work() -> Iterator[None]:
+    shutil.rmtree(WORK, ignore_errors=True)
     Path(WORK).mkdir()
     yield
+    for name in runs().store.names():  # of a test that failed, so that the next one does not, too
+        runs().end(name)
     assert os.listdir(WORK) == []  # noqa: PTH208 - names
     shutil.rmtree(WORK)
 

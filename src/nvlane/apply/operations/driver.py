@@ -7,6 +7,7 @@ from typing import Final
 from nvlane.apply.operations.found import FoundFunction
 from nvlane.apply.operations.function import driver_of, hand_over, last_words, observe_function, serials_of_drives
 from nvlane.apply.operations.operation import PUT_BACK, Keep, Outcome, already, failed, kept
+from nvlane.facts.shape import Use, UseKind
 from nvlane.facts.usage import read_uses
 from nvlane.model.errors import HostError, Refused
 from nvlane.model.host import Host
@@ -16,6 +17,9 @@ from nvlane.plan.step import BindDriver, RestoreDriver
 #: Seconds until a drive that was given back shows its namespaces: a controller reset may take CAP.TO (NVMe Base
 #: Specification, 3.1.4.1), on real drives some seconds.
 _NAMESPACES_DEADLINE: Final = 60.0
+
+#: Seconds after which an open handle is no look in passing.
+_PASSING_DEADLINE: Final = 1.5
 
 
 class BindDriverOperation:
@@ -39,7 +43,7 @@ class BindDriverOperation:
                     f"{step.address} has changed since it was planned: its {what} was '{planned}' and is '{now}'",
                     remedy="run the same command again: it plans anew",
                 )
-        uses = read_uses(host, step.address)
+        uses = _lasting_uses(host, step.address)
         if uses:
             lines = "\n".join(f"  {use.device}: {use.kind} ({use.evidence})" for use in uses)
             raise Refused(
@@ -111,7 +115,7 @@ class RestoreDriverReversal:
             return kept(f"somebody else has set the driver_override of {inverse.address} to {found.override} since")
         if found.driver == inverse.taken_by:
             # Unbinding a function that a process holds open through VFIO would wait in the kernel until it closes it.
-            uses = read_uses(host, inverse.address)
+            uses = _lasting_uses(host, inverse.address)
             if uses:
                 return failed(
                     f"{inverse.address} is in use: " + "; ".join(use.evidence for use in uses),
@@ -159,6 +163,15 @@ class RestoreDriverReversal:
             f"{whose} is gone: {there} at {inverse.address}",
             remedy="put it back in and run nvlane restore; or nvlane restore --forget when it will not come back",
         )
+
+
+def _lasting_uses(host: Host, address: PciAddress) -> tuple[Use, ...]:
+    """The uses of a function, without a look in passing: udev and blkid open a drive for moments when it appears."""
+    uses = read_uses(host, address)
+    if uses and all(use.kind is UseKind.OPEN for use in uses):
+        host.wait_until(lambda: not read_uses(host, address), deadline=_PASSING_DEADLINE)
+        uses = read_uses(host, address)
+    return uses
 
 
 def _another(inverse: RestoreDriver, found: FoundFunction) -> bool:
