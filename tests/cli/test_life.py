@@ -52,7 +52,9 @@ def vm(nvlane: Program) -> Iterator[Program]:
 
 
 def _status(vm: Program) -> dict[str, object]:
-    found: dict[str, object] = json.loads(vm("status", "vm", "--json").stdout)
+    done = vm("status", "vm", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
     return found
 
 
@@ -155,7 +157,7 @@ def test_its_qemu_is_killed(vm: Program) -> None:
 def test_nvlane_is_killed_in_the_middle(vm: Program, record: int) -> None:
     before = _leaves(vm)
     killed = vm("up", "vm.toml", "--no-verify", NVLANE_DIE_AFTER_RECORD=str(record))
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert _status(vm)["state"] == "left"
     assert "nvlane restore vm" in vm("status").stderr
     done = vm("restore")
