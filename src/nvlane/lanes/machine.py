@@ -31,7 +31,7 @@ def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
         reasons.append(
             _refuse(
                 "machine-runs",
-                f"a machine named '{machine.name}' is up already",
+                f"a machine named '{machine.name}' is up already, or was left by a crash",
                 remedy=f"nvlane down {machine.name}, or choose another name",
             )
         )
