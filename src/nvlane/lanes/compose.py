@@ -10,6 +10,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 
+from nvlane.facts.locate import Located, find_drive
 from nvlane.facts.shape import Facts
 from nvlane.lanes import machine, placement
 from nvlane.lanes.context import Context
@@ -17,11 +18,12 @@ from nvlane.lanes.drive import memlock_needed
 from nvlane.lanes.machine import memory_pages
 from nvlane.lanes.table import LANES
 from nvlane.model.device import MEMORY_SLOTS, Device, Frontend, MachineDevice, MemoryNeeds, slot_room
+from nvlane.model.pci import PciAddress
 from nvlane.plan import refuse
 from nvlane.plan.engine import Engines
 from nvlane.plan.plan import Note, Plan, Refusal
 from nvlane.plan.pool import free_pages
-from nvlane.plan.step import LoadModule, MakeDirectory, PlugDevices, ReserveHugepages, StartMachine, Step
+from nvlane.plan.step import BindDriver, LoadModule, MakeDirectory, PlugDevices, ReserveHugepages, StartMachine, Step
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import LaneKind
 
@@ -35,6 +37,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     refusals = [*machine.refusals(spec, facts), *placement.refusals(spec, facts)]
     for at in contexts:
         refusals += LANES[spec.lanes[at.index].KIND].refusals(spec.lanes[at.index], at)
+    refusals += _drives_twice(spec, facts)
     if refusals:
         return Plan(machine=None, refusals=_unique(refusals))
     needs = _join(LANES[spec.lanes[at.index].KIND].needs(spec.lanes[at.index], at) for at in contexts)
@@ -107,6 +110,21 @@ def _maps(spec: Spec) -> int:
     return alone + any(lane.KIND is LaneKind.PASSTHROUGH for lane in spec.lanes)
 
 
+def _drives_twice(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
+    """The spec's own rules see two lanes with the same words; only facts see that two words mean one drive."""
+    taken: dict[PciAddress, int] = {}
+    refusals: list[Refusal] = []
+    for index, lane in enumerate(spec.lanes):
+        text = getattr(lane, "drive", "")
+        found = find_drive(facts, text) if text else None
+        if not isinstance(found, Located):
+            continue
+        first = taken.setdefault(found.function.address, index)
+        if first != index:
+            refusals.append(refuse.same_drive(index, spec.lane_name(first), text, found.function))
+    return tuple(refusals)
+
+
 def _join(needs: Iterable[MemoryNeeds]) -> MemoryNeeds:
     joined = MemoryNeeds()
     for need in needs:
@@ -163,18 +181,18 @@ def _directories(facts: Facts, body: MachineDevice) -> tuple[Step, ...]:
 def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Refusal]]:
     """Add up what the machine and its lanes want of each pool, take off what is free, and reserve that first.
 
-    A module that two lanes load is loaded once.
+    A module that two lanes load is loaded once, and so is a drive moved that is the sibling of another lane's.
     """
     wanted: dict[tuple[int, int], int] = defaultdict(int)
     others: list[Step] = []
-    loaded: set[str] = set()
+    once: set[Step] = set()
     for step in steps:
         if isinstance(step, ReserveHugepages):
             wanted[step.node, step.page_size] += step.pages
-        elif not isinstance(step, LoadModule):
+        elif not isinstance(step, LoadModule | BindDriver):
             others.append(step)
-        elif step.name not in loaded:
-            loaded.add(step.name)
+        elif step not in once:
+            once.add(step)
             others.append(step)
     reserve: list[Step] = []
     short: list[Refusal] = []

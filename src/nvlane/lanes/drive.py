@@ -50,24 +50,12 @@ def refusals(text: str, at: Context, *, target: bool = False) -> tuple[Refusal, 
     reasons += refuse.uses(at.index, what, found.drive.uses)
     reasons.append(refuse.no_vfio(at.index, at.facts))
     reasons.append(refuse.no_iommu(at.index, at.facts, found.function))
-    reasons.append(_functions_enabled(found.function, "take one of them (…/vf0)", at))
+    reasons.append(refuse.functions_enabled(at.index, found.function, "take one of them (…/vf0)"))
     for sibling in siblings(found, at):
-        reasons.append(_functions_enabled(sibling, "move the drive to a slot with a group of its own", at))
+        reasons.append(refuse.functions_enabled(at.index, sibling, "move the drive to a slot with a group of its own"))
         reasons += refuse.busy_sibling(at.index, sibling, at.facts.drive(sibling.address))
     reasons.append(refuse.memlock(at.index, at.facts, memlock_needed(at, target=target)))
     return tuple(reason for reason in reasons if reason is not None)
-
-
-def _functions_enabled(function: PciFunction, instead: str, at: Context) -> Refusal | None:
-    """Virtual functions live by their physical one: whoever has them would lose them."""
-    if not function.sriov_enabled:
-        return None
-    return at.refuse(
-        "vfs-enabled",
-        f"{function.address} would go to vfio-pci, and its {function.sriov_enabled} virtual functions would lose it",
-        evidence=(f"{function.address.sysfs}/sriov_numvfs is {function.sriov_enabled}",),
-        remedy=f"{instead}, or disable them: echo 0 > {function.address.sysfs}/sriov_numvfs",
-    )
 
 
 def namespace_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]:

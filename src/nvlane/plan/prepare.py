@@ -102,6 +102,7 @@ def _drive_refusals(function: PciFunction, facts: Facts, driver: UserspaceDriver
                 remedy="install the modules of this kernel, or use vfio-pci, which needs an IOMMU",
             )
         )
+    reasons.append(refuse.functions_enabled(None, function, "take another drive"))
     siblings = facts.group(function.iommu_group) if function.iommu_group is not None else ()
     for sibling in siblings:
         if sibling.address != function.address:

@@ -110,6 +110,31 @@ def busy_sibling(lane: int | None, sibling: PciFunction, drive: Drive | None) ->
     )
 
 
+def functions_enabled(lane: int | None, function: PciFunction, instead: str) -> Refusal | None:
+    """Virtual functions live by their physical one: whoever has them would lose them, and undo would not bring them
+    back. `instead` is what else could be done."""
+    if not function.sriov_enabled:
+        return None
+    return Refusal(
+        code="vfs-enabled",
+        lane=lane,
+        reason=f"{function.address} would leave its driver, and its {function.sriov_enabled} virtual functions with it",
+        evidence=(f"{function.address.sysfs}/sriov_numvfs is {function.sriov_enabled}",),
+        remedy=f"{instead}, or disable them: echo 0 > {function.address.sysfs}/sriov_numvfs",
+    )
+
+
+def same_drive(lane: int, other: str, text: str, function: PciFunction) -> Refusal:
+    """Two lanes whose words differ and mean one drive, as an address and a serial may."""
+    return Refusal(
+        code="drive-twice",
+        lane=lane,
+        reason=f"'{text}' is {function.address}, which {other} takes already",
+        evidence=(f"both mean {function.address}",),
+        remedy="name another drive in one of them",
+    )
+
+
 def no_device(lane: int | None, qemu: Qemu, device: str, why: str) -> Refusal | None:
     """A device type that this QEMU binary was built without."""
     if qemu.error:
