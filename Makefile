@@ -5,13 +5,14 @@ export PATH
 NVLANE := .venv/bin/nvlane
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint bench man clean
+.PHONY: help demo test lint bench man install-tools clean
 
 help:
 	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
 	@echo 'make test    all tests: Python, then Rust'
 	@echo 'make lint    formatters, linters and type checks only'
 	@echo 'make bench   how quick nvlane itself is'
+	@echo 'make install-tools   only what the others prepare: packages, .venv, the in-guest probe'
 	@echo 'make man     the manual page, from the definitions of the command line'
 	@echo 'make clean   removes what make made here; the cache in ~/.cache/nvlane stays'
 
@@ -23,7 +24,7 @@ demo:
 test:
 	@tools/prepare test
 	@status=0; \
-	$(PYTHON) -m pytest || status=$$?; \
+	$(PYTHON) -m pytest $(PYTEST_ARGS) || status=$$?; \
 	cargo test --locked || status=$$?; \
 	exit $$status
 
@@ -43,6 +44,9 @@ bench:
 man:
 	@tools/prepare run
 	@$(NVLANE) man >docs/man/nvlane.1
+
+install-tools:
+	@tools/prepare run
 
 clean:
 	rm -rf .venv target demo-report.json src/nvlane/_bin .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -209,12 +209,16 @@ def wait_ready(console: socket.socket, lab: Lab, *, timeout: float) -> None:
             raise _not_ready(lab, "the lab's kernel panicked", said)
 
 
-def _not_ready(lab: Lab, what: str, said: bytes) -> HostError:
+class NotReady(HostError):
+    """The virtual host did not come up."""
+
+
+def _not_ready(lab: Lab, what: str, said: bytes) -> NotReady:
     log = lab.directory / "qemu.log"
     qemu = log.read_text(errors="replace").strip() if log.exists() else ""
     console = said.decode(errors="replace").strip().splitlines()[-12:]
     lines = [f"  QEMU | {line}" for line in qemu.splitlines()[-8:]] + [f"  console | {line}" for line in console]
-    return HostError("\n".join([what, *lines]))
+    return NotReady("\n".join([what, *lines]))
 
 
 def known_host(public_key: str) -> str:

@@ -17,12 +17,13 @@ from nvlane.lab.accelerator import Choice, choose
 from nvlane.lab.drives import make_images
 from nvlane.lab.emulator import Emulator, emulator
 from nvlane.lab.image import Image, image
-from nvlane.lab.machine import CONSOLE_FD, QMP_FD, LabFiles, LabMachine, arguments
+from nvlane.lab.machine import CONSOLE_FD, QMP_FD, Accelerator, LabFiles, LabMachine, arguments
 from nvlane.lab.places import disk_dir, runtime_dir
 from nvlane.lab.session import (
     BOOT_DEADLINE,
     Lab,
     LabState,
+    NotReady,
     Progress,
     connect,
     known_host,
@@ -66,6 +67,18 @@ def _up(machine: LabMachine, began: float, progress: Progress) -> Lab:
     choice = choose(qemu, root)
     progress(f"QEMU {qemu.version_text} ({qemu.why}); {choice.accelerator}: {choice.why}")
     machine = replace(machine, accelerator=choice.accelerator)
+    try:
+        return _once(machine, root, qemu, choice, began, progress)
+    except NotReady as error:
+        if choice.accelerator is not Accelerator.TCG:
+            raise
+        # Emulated processors of a busy machine may stall each other until the guest's scheduler loses its timer.
+        progress(f"{error.message.splitlines()[0]}; once more")
+        return _once(machine, root, qemu, choice, began, progress)
+
+
+def _once(machine: LabMachine, root: Image, qemu: Emulator, choice: Choice, began: float, progress: Progress) -> Lab:
+    """One start; whatever ends it early leaves nothing behind."""
     try:
         _prepare(machine, root, progress)
         return _start(machine, root, qemu, choice, began, progress)
