@@ -72,14 +72,18 @@ def run_name(lane: str) -> str:
     return HOST_RUN if lane == HOST else f"fault-{lane}"
 
 
+def spec_text(lane: str) -> str:
+    """Without KVM: nothing has to boot here, and starting QEMU is all the same."""
+    machine = f'[machine]\nname = "{run_name(lane)}"\nmemory = "128MiB"\ncpus = 1\naccelerator = "tcg"\n'
+    return machine + LANES[lane]
+
+
 @cache
 def steps_of(lane: str) -> tuple[Step, ...]:
     """The steps of a lane's machine; of a host with two drives, hugepages, a mount and an image for HOST."""
     if lane == HOST:
         return _host_steps()
-    # Without KVM: nothing has to boot here, and starting QEMU is all the same.
-    machine = f'[machine]\nname = "{run_name(lane)}"\nmemory = "128MiB"\ncpus = 1\naccelerator = "tcg"\n'
-    spec = parse_spec(machine + LANES[lane], f"{lane}.toml", WORK)
+    spec = parse_spec(spec_text(lane), f"{lane}.toml", WORK)
     world = this_world()
     plan = make_plan(spec, read_for(world, spec), ENGINES)
     assert plan.refusals == (), plan.refusals

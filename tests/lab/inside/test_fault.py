@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fault_lanes import HOST, LANES, WORK, run_name, runs, steps_of
+from fault_lanes import HOST, LANES, WORK, run_name, runs, spec_text, steps_of
 
+from nvlane.apply import process
 from nvlane.apply.journal import DIE_AFTER, DIE_TORN, JOURNAL, read_records
 from nvlane.apply.linux import LinuxHost
 from nvlane.apply.snapshot import HostSnapshot, differences, host_snapshot
@@ -90,3 +91,38 @@ def test_killed_after_every_record(lane: str) -> None:
         hook = DIE_TORN if record % 2 else DIE_AFTER
         assert in_a_process(lambda: runs().begin(name, steps), **{hook: str(record)}) == -signal.SIGKILL
         restore_and_compare(lane, before, f"{lane}: {hook}={record} of {written}")
+
+
+def nvlane(*arguments: str, **environment: str) -> process.Completed:
+    return process.run(["nvlane", *arguments], env=environment, check=False)
+
+
+def test_the_command_line_killed_and_restored(tmp_path: Path) -> None:
+    """The verbs themselves: their own notes stand among the records, and a new process finds its way by itself."""
+    spec = tmp_path / "vhost-user.toml"
+    spec.write_text(spec_text("vhost-user"), encoding="utf-8")
+    name, least = run_name("vhost-user"), 2 * len(steps_of("vhost-user"))
+    before = snapshot()
+    record = 0
+    while True:
+        record += 4
+        up = nvlane("up", "--no-verify", str(spec), **{DIE_AFTER: str(record)})
+        if up.returncode == 0:
+            break
+        assert up.returncode == -signal.SIGKILL, up.stderr
+        if record == 4:
+            again = nvlane("up", "--no-verify", str(spec))
+            assert again.returncode == 3, again.stderr
+            assert "left by a crash" in again.stderr
+        restored = nvlane("restore")
+        assert restored.returncode == 0, restored.stderr
+        if runs().store.has(name):
+            # Killed when all was done and written down: that machine is up, and `restore` leaves it alone.
+            assert nvlane("down", name).returncode == 0
+        assert differences(before, snapshot()) == (), f"killed after record {record} of up"
+    assert record > least
+    killed = nvlane("down", name, **{DIE_AFTER: "4"})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    restored = nvlane("restore")
+    assert restored.returncode == 0, restored.stderr
+    assert differences(before, snapshot()) == ()
