@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nvlane.cli.output import Output
+from nvlane.cli.progress import Lines
 
 if TYPE_CHECKING:
     from nvlane.lab.session import Lab
@@ -66,12 +67,24 @@ def _in_the_lab(output: Output, everything: bool) -> dict[str, Any]:
         output.say(f"lab: up after {room.state.seconds:.1f} s under {room.state.accelerator}")
         result["accelerator"] = room.state.accelerator
         _table_head(output)
-        for event in _events(room, everything):
+        _gather(_events(room, everything), output, result)
+    return result
+
+
+def _gather(events: Iterator[dict[str, Any]], output: Output, result: dict[str, Any]) -> None:
+    """Show the events as they come, and put what they tell into the result."""
+    with Lines(output) as spinner:
+        name = ""
+        for event in events:
             match event["event"]:
                 case "halt":
-                    _begin_row(output, event)
-                case "doing" | "note":
+                    name = f"{event['lane']}, {event['variant']}"
+                    spinner.spin(name)
+                case "doing":
+                    spinner.spin(f"{name}: {event['text']}")
                     output.detail(f"    {event['text']}")
+                case "note":
+                    output.detail(f"    note: {event['text']}")
                 case "done":
                     lane = {key: value for key, value in event.items() if key != "event"}
                     result["lanes"].append(lane)
@@ -80,7 +93,6 @@ def _in_the_lab(output: Output, everything: bool) -> dict[str, Any]:
                     result["host_restored"] = event["host_restored"]
                     for line in event["differences"]:
                         output.warn(f"not as it was: {line}")
-    return result
 
 
 def _events(room: Lab, everything: bool) -> Iterator[dict[str, Any]]:
@@ -97,10 +109,6 @@ _WIDTHS = (12, 32, 12, 38, 36)
 
 def _table_head(output: Output) -> None:
     output.say(_row("lane", "variant", "front end", "what the guest saw", "proof") + "  seconds")
-
-
-def _begin_row(output: Output, event: dict[str, Any]) -> None:
-    output.detail(f"{event['lane']}: {event['variant']}")
 
 
 def _end_row(output: Output, lane: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Lines:
             self._status = None
 
     def begins(self, index: int, total: int, text: str) -> None:
-        self._spin(f"{text} ({index + 1} of {total})")
+        self.spin(f"{text} ({index + 1} of {total})")
 
     def ends(self, index: int, total: int, text: str, why: str) -> None:  # noqa: ARG002 - Progress names them
         self._say(f"  {DONE} {text}" if not why else f"  - {text}: {why}")
@@ -47,7 +47,7 @@ class Lines:
     def phase(self, words: str) -> None:
         if self._status is None:
             self._output.say(f"  … {words}")
-        self._spin(words)
+        self.spin(words)
 
     def notes(self, plan: Plan) -> None:
         for note in plan.notes:
@@ -69,7 +69,8 @@ class Lines:
         else:
             self._output.say(words)
 
-    def _spin(self, words: str) -> None:
+    def spin(self, words: str) -> None:
+        """What is being done now; shown on a terminal only."""
         if self._status is not None:
             from rich.markup import escape
 
