@@ -35,15 +35,12 @@ class RemoteTests:
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._early: dict[str, list[pytest.TestReport]] = {}
         lab.put("".join(f"{nodeid}\n" for nodeid in nodeids).encode(), _LIST)
+        python = ["env", "-C", "/nvlane", "PYTHONUNBUFFERED=1", "NVLANE_TEST_REPORTS=1", "python3", "-m", "pytest"]
         options = ["-p", "no:cacheprovider", "--quiet", "--tb=short", f"@{_LIST}"]
-        self._lines = lab.stream(
-            ["env", "-C", "/nvlane", "PYTHONUNBUFFERED=1", "NVLANE_TEST_REPORTS=1", "python3", "-m", "pytest", *options],
-            timeout=DEADLINE,
-            check=False,
-        )
+        self._lines = lab.stream([*python, *options], timeout=DEADLINE, check=False)
 
     def reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
-        """The reports of one item, as soon as it is over: set-up, call, tear-down. One that never comes is a failure."""
+        """The reports of one item as soon as it is over: set-up, call, tear-down. None at all is a failure."""
         found = self._early.pop(item.nodeid, [])
         while not (found and found[-1].when == "teardown"):
             report = self._next()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,5 +166,9 @@ def _console(name: str) -> str:
     return "\nconsole:\n" + log.read_text(errors="replace")[-3000:] if log.exists() else ""
 
 
-def in_lab() -> bool:
-    return os.environ.get("NVLANE_LAB") == "1"
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not only its zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

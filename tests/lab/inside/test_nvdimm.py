@@ -17,13 +17,15 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def dax_device() -> Iterator[str]:
     """The lab's own persistent memory as a DAX device, and raw again afterwards."""
+    there = "device_dax" in Path("/proc/modules").read_text().split()
     # There is no udev here that would load it.
     process.run(["modprobe", "device_dax"])
     make = ["ndctl", "create-namespace", "--force", "--reconfig=namespace0.0"]
     made = process.run([*make, "--mode=devdax", "--map=mem"]).stdout
     yield f"/dev/{json.loads(made)['daxregion']['devices'][0]['chardev']}"
     process.run([*make, "--mode=raw"])
-    process.run(["modprobe", "-r", "device_dax"])
+    if not there:
+        process.run(["modprobe", "-r", "device_dax"])
 
 
 @pytest.fixture(scope="module")
