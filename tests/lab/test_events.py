@@ -89,7 +89,7 @@ def plugged_again(room: Lab) -> Iterator[None]:
 
 
 def test_a_drive_is_pulled_from_a_running_guest(room: Lab, plugged_again: None) -> None:  # noqa: ARG001
-    """The guest lets it go; what cannot be given back any more is named, with exit status 5, until it is there again."""
+    """The guest lets it go; that it cannot be given back is said, with exit status 5, until it is there again."""
     before = snapshot(room)
     spec = write_spec(room, "pulled", f'[[lane]]\nkind = "passthrough"\ndrive = "serial:{SPARE}"\n', memory="256MiB")
     nvlane(room, "up", spec)

@@ -42,7 +42,7 @@ def _remote(item: pytest.Item) -> RemoteTests | str:
     """The run in the lab, started by the first test, or why there is none."""
     stash = item.config.stash
     if _REMOTE not in stash:
-        wanted = [other.nodeid for other in item.session.items if other.path.is_relative_to(HERE) and _is_for_lab(other)]
+        wanted = [other.nodeid for other in item.session.items if _is_for_lab(other)]
         try:
             stash[_REMOTE] = RemoteTests(session_lab(item.config), item.config, wanted)
         except NvlaneError as error:
@@ -51,7 +51,8 @@ def _remote(item: pytest.Item) -> RemoteTests | str:
 
 
 def _is_for_lab(item: pytest.Item) -> bool:
-    return item.get_closest_marker("lab") is not None
+    """Of this directory (pytest asks every conftest about every item), and marked."""
+    return item.path.is_relative_to(HERE) and item.get_closest_marker("lab") is not None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

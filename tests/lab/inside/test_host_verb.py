@@ -42,7 +42,8 @@ def test_pages_on_one_node_and_a_drive_for_vfio(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "prepared", lane, memory="128MiB", node=0)
     with unchanged():
         assert "hugepages that are free" in nvlane("up", "--no-verify", spec).ok().err
-        assert not any(step.startswith(("bind", "reserve")) for step in nvlane("status", "prepared").ok().out.split("  "))
+        undo = nvlane("status", "prepared", "--json").ok().json["to_undo"]
+        assert not any(step.startswith(("bind", "reserve")) for step in undo)
         nvlane("down", "prepared").ok()
 
     nvlane("host", "reset").ok()

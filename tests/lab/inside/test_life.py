@@ -55,6 +55,7 @@ def test_attach_verify_detach(up: Up, tmp_path: Path, kind: str) -> None:
         ('kind = "emulated"\nvfs = 1\nnamespaces = [{ image = "/tmp/x", size = "1MiB" }]', "emulated-hotplug"),
         ('kind = "passthrough"\ndrive = "serial:LABMOUNT"', "drive-mount"),
     ],
+    ids=["nvdimm", "sata", "sriov", "in use"],
 )
 def test_attach_refuses(up: Up, tmp_path: Path, lane: str, code: str) -> None:
     (tmp_path / "hot.toml").write_text(f"[[lane]]\n{lane}\n")
