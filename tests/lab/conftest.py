@@ -8,9 +8,9 @@ from session_lab import end_session_lab, session_lab
 from nvlane.lab import Lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def room(request: pytest.FixtureRequest) -> Lab:
-    """The lab."""
+    """The lab; asked for by every test, since one that stalled is replaced."""
     return session_lab(request.config)
 
 

@@ -15,42 +15,67 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from session_lab import another_lab, session_lab
 
-from nvlane.lab import Lab
+from nvlane.lab import Lab, LabStalled
 from nvlane.model.errors import CommandFailed
 
 #: What a line begins with that carries a report.
 MARK = "nvlane-report: "
 #: Seconds for all of them together.
 DEADLINE = 1500.0
+#: How many labs the tests may use up.
+LABS = 4
 _LIST = "/run/lab/tests"
 _LAST_LINES = 60
 
 
 class RemoteTests:
-    """One run of pytest in the lab. Reports come in the order in which the items were named."""
+    """A run of pytest in the lab. Reports come in the order in which the items were named.
 
-    def __init__(self, lab: Lab, config: pytest.Config, nodeids: Sequence[str]) -> None:
+    A lab that stalls (which is the emulator's fault, `LabStalled` says how) is replaced, and the tests that have not
+    been reported go on in the new one; a test that fails, fails.
+    """
+
+    def __init__(self, config: pytest.Config, nodeids: Sequence[str]) -> None:
         self._config = config
+        self._left = list(nodeids)
+        self._labs_left = LABS
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._early: dict[str, list[pytest.TestReport]] = {}
-        lab.put("".join(f"{nodeid}\n" for nodeid in nodeids).encode(), _LIST)
+        self._lines = self._start(session_lab(config))
+
+    def _start(self, lab: Lab) -> Iterator[str]:
+        self._labs_left -= 1
+        lab.put("".join(f"{nodeid}\n" for nodeid in self._left).encode(), _LIST)
         python = ["env", "-C", "/nvlane", "PYTHONUNBUFFERED=1", "NVLANE_TEST_REPORTS=1", "python3", "-m", "pytest"]
         options = ["-p", "no:cacheprovider", "--quiet", "--tb=short", f"@{_LIST}"]
-        self._lines = lab.stream([*python, *options], timeout=DEADLINE, check=False)
+        return lab.stream([*python, *options], timeout=DEADLINE, check=False)
 
     def reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
         """The reports of one item as soon as it is over: set-up, call, tear-down. None at all is a failure."""
-        found = self._early.pop(item.nodeid, [])
-        while not (found and found[-1].when == "teardown"):
-            report = self._next()
+        while not _is_over(found := self._early.setdefault(item.nodeid, [])):
+            try:
+                report = self._next()
+            except LabStalled as error:
+                if not self._labs_left:
+                    return [failed(item, f"{error}, and so did the labs before it")]
+                self._go_on(error)
+                continue
             if isinstance(report, str):
                 return [*found, failed(item, report)]
-            if report.nodeid == item.nodeid:
-                found.append(report)
-            else:
-                self._early.setdefault(report.nodeid, []).append(report)
+            self._early.setdefault(report.nodeid, []).append(report)
+            if report.when == "teardown" and report.nodeid in self._left:
+                self._left.remove(report.nodeid)
         return found
+
+    def _go_on(self, error: LabStalled) -> None:
+        """In another lab, with what has not been reported whole."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\n{error.message}; {len(self._left)} tests go on in another one")
+        self._early = {nodeid: found for nodeid, found in self._early.items() if _is_over(found)}
+        self._lines = self._start(another_lab(self._config))
 
     def close(self) -> None:
         """Stop the tests in the lab, if they still run."""
@@ -67,6 +92,10 @@ class RemoteTests:
         except CommandFailed as error:
             self._last.append(str(error))
         return "pytest in the lab ended without a report of this test; its last lines:\n" + "\n".join(self._last)
+
+
+def _is_over(reports: Sequence[pytest.TestReport]) -> bool:
+    return bool(reports) and reports[-1].when == "teardown"
 
 
 def _until_mark(lines: Iterator[str], last: deque[str]) -> Iterator[dict[str, Any]]:

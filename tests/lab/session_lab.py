@@ -23,6 +23,12 @@ def session_lab(config: pytest.Config) -> Lab:
     return there
 
 
+def another_lab(config: pytest.Config) -> Lab:
+    """A new one in its place, for one that stalled."""
+    end_session_lab(config)
+    return session_lab(config)
+
+
 def end_session_lab(config: pytest.Config) -> None:
     """End it, if it was started."""
     there = config.stash.get(_LAB, None)

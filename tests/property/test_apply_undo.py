@@ -128,9 +128,7 @@ def test_killed_in_the_middle_of_an_undo(steps: tuple[Step, ...], data: st.DataO
 
 @given(steps=step_lists(), cut=st.integers(1, 400), data=st.data())
 @_EXAMPLES
-def test_a_journal_cut_in_the_middle_of_its_last_record(
-    steps: tuple[Step, ...], cut: int, data: st.DataObject
-) -> None:
+def test_a_journal_cut_in_the_middle_of_its_last_record(steps: tuple[Step, ...], cut: int, data: st.DataObject) -> None:
     """A record that is torn was never on disk: what it announces has not begun, so the host is that of the kill."""
     with world() as w, pytest.MonkeyPatch.context() as patch:
         append = Journal.append

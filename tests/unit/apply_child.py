@@ -57,9 +57,7 @@ def steps(base: Path) -> tuple[Step, ...]:
     return (
         MakeDirectory(path=f"{base}/images/deep"),
         CreateImage(path=f"{base}/images/deep/a.raw", format="raw", size=MIB),
-        StartTarget(
-            engine="greeter", name="vm.0", binary=sys.executable, directory=directory, export=export
-        ),
+        StartTarget(engine="greeter", name="vm.0", binary=sys.executable, directory=directory, export=export),
     )
 
 

@@ -59,9 +59,7 @@ class Runs:
                 journal.note(key, value)
             return numbers
 
-    def end(
-        self, name: str, *, only: Collection[int] | None = None, progress: Progress | None = None
-    ) -> UndoReport:
+    def end(self, name: str, *, only: Collection[int] | None = None, progress: Progress | None = None) -> UndoReport:
         """Undo a run, or `only` the steps with these numbers. A run of which everything is settled is forgotten."""
         with self.store.open(name) as journal:
             report = undo(
@@ -80,9 +78,7 @@ class Runs:
         with self.store.open(name) as journal:
             return tuple(inverse for _, inverse in plan_undo(journal, self._operations))
 
-    def _apply(
-        self, journal: Journal, steps: Sequence[Step], progress: Progress | None, keep: bool
-    ) -> tuple[int, ...]:
+    def _apply(self, journal: Journal, steps: Sequence[Step], progress: Progress | None, keep: bool) -> tuple[int, ...]:
         with contextlib.ExitStack() as on_failure:
             if not keep:
                 on_failure.callback(self._forget_settled, journal)

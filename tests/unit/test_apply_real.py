@@ -43,9 +43,10 @@ def _tokens(base: Path) -> list[str]:
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
             try:
-                if b"s.accept()" in (process / "cmdline").read_bytes() and str(base).encode() in (
-                    process / "environ"
-                ).read_bytes():
+                if (
+                    b"s.accept()" in (process / "cmdline").read_bytes()
+                    and str(base).encode() in (process / "environ").read_bytes()
+                ):
                     found.append(process.name)
             except OSError:
                 continue

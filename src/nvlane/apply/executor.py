@@ -64,9 +64,7 @@ def apply(
     return tuple(numbers)
 
 
-def _one(
-    step: Step, host: Host, journal: Journal, operations: Operations, lock: HostLock, numbers: list[int]
-) -> None:
+def _one(step: Step, host: Host, journal: Journal, operations: Operations, lock: HostLock, numbers: list[int]) -> None:
     operation: Operation[Any] | None = operations.forward.get(type(step))
     if operation is None:
         raise Bug(f"no operation does {type(step).__name__}")

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +84,12 @@ def stream(
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
+    quiet: float | None = None,
+    on_quiet: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
     """The lines of a command's stdout and stderr, merged, as they come, without their line ends.
+
+    Whenever nothing has come for `quiet` seconds, `on_quiet` is called; what it raises ends the command.
 
     Past the deadline (`timeout`, in seconds), or when the caller stops reading, the command and the children it made
     are ended: SIGTERM, then SIGKILL. Raises CommandFailed with the last lines on a status other than 0 (if `check`).
@@ -107,7 +111,7 @@ def stream(
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         with child.stdout:
-            for line in _lines(child.stdout.fileno(), deadline):
+            for line in _lines(child.stdout.fileno(), deadline, quiet, on_quiet):
                 last.append(line)
                 yield line
         remaining = None if deadline is None else max(0.1, deadline - time.monotonic())
@@ -120,12 +124,17 @@ def stream(
         raise CommandFailed(command, status_text(returncode), "\n".join(last))
 
 
-def _lines(descriptor: int, deadline: float | None) -> Iterator[str]:
+def _lines(descriptor: int, deadline: float | None, quiet: float | None, on_quiet: Callable[[], None]) -> Iterator[str]:
     rest = b""
     while True:
         left = None if deadline is None else deadline - time.monotonic()
-        if (left is not None and left <= 0) or not select.select([descriptor], [], [], left)[0]:
+        if left is not None and left <= 0:
             raise TimeoutError
+        patience = min((seconds for seconds in (left, quiet) if seconds is not None), default=None)
+        if not select.select([descriptor], [], [], patience)[0]:
+            if patience == quiet:
+                on_quiet()
+            continue
         data = os.read(descriptor, 65536)
         if not data:
             break

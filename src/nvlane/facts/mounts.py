@@ -134,9 +134,7 @@ def read_live_filesystems(host: HostReader, blocks: Mapping[str, object]) -> tup
 def read_btrfs(host: HostReader) -> dict[str, str]:
     """Block name to the UUID of the btrfs that it is a member of, for those that are in use now."""
     return {
-        device: uuid
-        for uuid in names(host, "/sys/fs/btrfs")
-        for device in names(host, f"/sys/fs/btrfs/{uuid}/devices")
+        device: uuid for uuid in names(host, "/sys/fs/btrfs") for device in names(host, f"/sys/fs/btrfs/{uuid}/devices")
     }
 
 

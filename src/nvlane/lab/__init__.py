@@ -8,9 +8,10 @@
         room.reset()
 """
 
+from nvlane.lab.channel import LabStalled
 from nvlane.lab.drives import DRIVES, LabDrive
 from nvlane.lab.machine import LabMachine
 from nvlane.lab.session import Lab, find, known, look
 from nvlane.lab.start import quiet, to_stderr, up
 
-__all__ = ["DRIVES", "Lab", "LabDrive", "LabMachine", "find", "known", "look", "quiet", "to_stderr", "up"]
+__all__ = ["DRIVES", "Lab", "LabDrive", "LabMachine", "LabStalled", "find", "known", "look", "quiet", "to_stderr", "up"]

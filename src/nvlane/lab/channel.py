@@ -19,10 +19,18 @@ from nvlane.lab.waiting import process_end, until
 from nvlane.model.errors import CommandFailed, HostError
 
 ALIAS = "nvlane-lab"
+QUIET = 45.0
+"""Seconds without a word of a command after which the lab is asked whether it is still there."""
+PING_DEADLINE = 30.0
 _ENVIRONMENT = ". /etc/profile.d/nvlane.sh; "
 _SUN_PATH = 107
 _SUFFIX = 17
 """ssh binds its control socket under a name longer by this, and then renames it (OpenSSH, mux.c)."""
+
+
+class LabStalled(HostError):
+    """The lab hangs. Under TCG an emulated processor that runs nested guests may lose a timer interrupt for good (its
+    local APIC keeps it in service): the lab's kernel then reports RCU stalls, and nothing but a new start helps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +106,28 @@ class Channel:
         """The lines of a command's stdout and stderr as they come. CommandFailed at its end on a bad status."""
         job = secrets.token_hex(8)
         ended = False
+        command = [*self._ssh("-T"), _remote(argv, job)]
         try:
-            yield from process.stream([*self._ssh("-T"), _remote(argv, job)], timeout=timeout, check=check)
+            yield from process.stream(command, timeout=timeout, check=check, quiet=QUIET, on_quiet=self.ping)
             ended = True
+        except LabStalled:
+            ended = True  # there is nobody left to end it for us
+            raise
         except CommandFailed as error:
             raise CommandFailed(f"[lab] {shlex.join(argv)}", error.status, error.last_words) from error
         finally:
             if not ended:
                 self.end(job)
+
+    def ping(self) -> None:
+        """Raises LabStalled when the lab has stopped answering."""
+        try:
+            process.run([*self._ssh("-T"), "true"], timeout=PING_DEADLINE)
+        except CommandFailed as error:
+            raise LabStalled(
+                f"the lab does not answer any more ({error.status})",
+                remedy="nvlane lab down, then nvlane lab up; its console.log has the last words",
+            ) from error
 
     def foreground(self, argv: Sequence[str], *, terminal: bool | None = None) -> int:
         """Run a command on our own stdin, stdout and stderr; its exit status. No words: a login shell.
@@ -135,7 +157,10 @@ class Channel:
         """End the process group of a command whose caller has gone away."""
         script = '[ ! -e "$1" ] || kill -s TERM -- "-$(cat "$1")"'
         words = shlex.join(["sh", "-c", script, "end", f"/run/lab/jobs/{job}"])
-        process.run([*self._ssh("-T"), words], check=False, timeout=20)
+        try:
+            process.run([*self._ssh("-T"), words], check=False, timeout=20)
+        except CommandFailed:
+            return  # a lab that does not answer runs nothing that could be ended
 
 
 def _remote(argv: Sequence[str], job: str) -> str:

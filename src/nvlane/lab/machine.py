@@ -30,6 +30,7 @@ CONSOLE_FD = 11
 # lab boots with a fifth less processor time.
 _TCG_PROCESSOR = "max,svm=on,erms=off,fsrm=off,fzrm=off,fsrs=off"
 _SIBLING_SLOT = 0x10
+NODES = 2
 _SECOND_NODE = "node1"
 _LABEL_BYTES = 2 * MIB
 
@@ -89,13 +90,12 @@ def arguments(machine: LabMachine, files: LabFiles) -> tuple[str, ...]:
 
 def _board(machine: LabMachine) -> tuple[str, ...]:
     kvm = machine.accelerator is Accelerator.KVM
-    nodes = 2 if machine.cpus > 1 else 1
-    share = machine.memory // nodes
     numa: list[str] = []
-    for node in range(nodes):
-        cpus = ",".join(f"cpus={cpu}" for cpu in range(machine.cpus) if cpu * nodes // machine.cpus == node)
-        backend = {"qom-type": "memory-backend-ram", "id": f"ram{node}", "size": share}
-        numa += ["-object", json.dumps(backend), "-numa", f"node,nodeid={node},{cpus},memdev=ram{node}"]
+    for node in range(NODES):
+        # With one processor the second node has memory and drives only, as a real one may.
+        cpus = "".join(f"cpus={cpu}," for cpu in range(machine.cpus) if cpu * NODES // machine.cpus == node)
+        backend = {"qom-type": "memory-backend-ram", "id": f"ram{node}", "size": machine.memory // NODES}
+        numa += ["-object", json.dumps(backend), "-numa", f"node,nodeid={node},{cpus}memdev=ram{node}"]
     return (
         # The IOMMU's interrupt remapping needs the interrupt controller outside the kernel (QEMU, intel_iommu.c).
         "-machine", "q35,nvdimm=on" + (",kernel-irqchip=split" if kvm else ""),

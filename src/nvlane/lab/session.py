@@ -202,6 +202,8 @@ def wait_ready(console: socket.socket, lab: Lab, *, timeout: float) -> None:
             data = console.recv(65536)
         except TimeoutError:
             raise _not_ready(lab, f"the lab was not ready within {timeout:g} s", said) from None
+        except ConnectionResetError:
+            data = b""  # it ended before it took our connection
         if not data:
             raise _not_ready(lab, "the lab's QEMU ended", said)
         said = (said + data)[-65536:]

@@ -35,9 +35,7 @@ class Disk:
     iothread: bool = True
 
 
-def refusals(
-    frontend: BlockFrontend, block_size: int, at: Context, *, read_only: bool = False
-) -> tuple[Refusal, ...]:
+def refusals(frontend: BlockFrontend, block_size: int, at: Context, *, read_only: bool = False) -> tuple[Refusal, ...]:
     """Device types that this QEMU lacks, and block sizes or write protection that a front end cannot show."""
     reasons = [refuse.no_device(at.index, at.qemu, name, f"the front end {frontend}") for name in DEVICES[frontend]]
     if frontend is BlockFrontend.SATA and block_size not in (0, 512):

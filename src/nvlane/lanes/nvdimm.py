@@ -65,7 +65,8 @@ class Nvdimm:
                 f"{format_size(lane.size)} is rounded up to {format_size(usable)}: Linux has regions in steps of 16MiB"
             )
         if lane.write_proof and not _can_be_proven(lane):
-            lines.append("write_proof: the host could not read it back; that takes backing = \"file\" without label and mode")
+            takes = 'backing = "file" without label and mode'
+            lines.append(f"write_proof: the host could not read it back; that takes {takes}")
         return tuple(Note(lane=at.index, text=line) for line in lines)
 
     def needs(self, lane: NvdimmSpec, at: Context) -> MemoryNeeds:

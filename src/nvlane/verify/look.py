@@ -94,7 +94,8 @@ class Look:
 
     def _nvdimm(self, device_id: str) -> str | None:
         """The disk of an NVDIMM, which is no PCI device: that of the namespace in the region at its address."""
-        device = next((d for d in inspect.memory_devices(self.monitor) if (d.id, d.kind) == (device_id, "nvdimm")), None)
+        devices = inspect.memory_devices(self.monitor)
+        device = next((d for d in devices if (d.id, d.kind) == (device_id, "nvdimm")), None)
         if device is None:
             return None
         region = self.one("nvdimm.regions", lambda r: r["resource"] == device.address, deadline=DEVICE_DEADLINE)

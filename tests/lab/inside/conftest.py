@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from remote_tests import MARK, RemoteTests, failed
-from session_lab import session_lab
 
 from nvlane.apply.linux import LinuxHost
 from nvlane.apply.snapshot import differences, host_snapshot
@@ -44,7 +43,7 @@ def _remote(item: pytest.Item) -> RemoteTests | str:
     if _REMOTE not in stash:
         wanted = [other.nodeid for other in item.session.items if _is_for_lab(other)]
         try:
-            stash[_REMOTE] = RemoteTests(session_lab(item.config), item.config, wanted)
+            stash[_REMOTE] = RemoteTests(item.config, wanted)
         except NvlaneError as error:
             stash[_REMOTE] = f"the lab did not start: {error}"
     return stash[_REMOTE]

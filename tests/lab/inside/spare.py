@@ -214,5 +214,3 @@ def on_vfio(spare: Spare) -> Iterator[str]:
 def _is_back() -> bool:
     there = drives("LABSPARE").get("LABSPARE")
     return there is not None and bool(there.namespaces) and Path(f"/dev/{there.namespaces[0].name}").exists()
-
-

@@ -27,7 +27,6 @@ def spare() -> Iterator[Spare]:
         yield drive
 
 
-
 # What the lab has from the start.
 
 
@@ -73,9 +72,7 @@ def test_mount_in_the_namespace_of_another_process(spare: Spare) -> None:
     ext4(spare)
     place = spare.directory()
     script = f"mount {spare.node} {place} && touch {place}/ready && exec sleep 600"
-    pid = spare.holding(
-        "unshare", "--mount", "sh", "-c", script, ready=lambda: "mounted on" in str(spare.uses())
-    )
+    pid = spare.holding("unshare", "--mount", "sh", "-c", script, ready=lambda: "mounted on" in str(spare.uses()))
     assert place not in Path("/proc/self/mountinfo").read_text()
     found = spare.uses()
     assert kinds(found) == [(UseKind.MOUNT, spare.name)]

@@ -28,7 +28,6 @@ def spare() -> Iterator[Spare]:
         yield drive
 
 
-
 # Handles.
 
 

@@ -66,6 +66,8 @@ class UnplugDevicesReversal(Idempotent):
         try:
             self._plugger.unplug(inverse, PLUG_DEADLINE)
         except NvlaneError as error:
-            return failed(f"{inverse.machine} did not let go of {', '.join(found.present)}: {error.message}",
-                          remedy="nvlane down ends the machine, which always works")
+            return failed(
+                f"{inverse.machine} did not let go of {', '.join(found.present)}: {error.message}",
+                remedy="nvlane down ends the machine, which always works",
+            )
         return PUT_BACK

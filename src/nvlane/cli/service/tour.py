@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nvlane.apply.snapshot import differences, host_snapshot
+from nvlane.apply.snapshot import HostSnapshot, differences, host_snapshot
 from nvlane.cli.service.down import take_down
 from nvlane.cli.service.up import SpecFile, bring_up
 from nvlane.cli.service.world import World
@@ -47,18 +47,20 @@ class _Events:
 
 
 def take_tour(world: World, halts: Iterable[Halt], emit: Callable[[Event], None]) -> bool:
-    """All halts, one after the other. True when every claim was true and the host is as it was before."""
-    directories = (str(world.store.state), str(world.store.runtime))
-    before = host_snapshot(world.host, *directories)
-    verified = True
+    """All halts, one after the other. True when every claim was true and the host was as before after each halt."""
+    good = True
     for halt in halts:
-        emit({"event": "halt", "lane": halt.lane, "variant": halt.variant, "frontend": halt.frontend})
+        emit({"event": "halt", "name": halt.name, "text": f"{halt.lane}, {halt.variant}"})
+        before = _snapshot(world)
         result = _halt(world, halt, emit)
-        verified &= result["verified"]
-        emit({"event": "done", **result})
-    changed = differences(before, host_snapshot(world.host, *directories))
-    emit({"event": "end", "host_restored": not changed, "differences": list(changed)})
-    return verified and not changed
+        changed = differences(before, _snapshot(world))
+        good &= result["verified"] and not changed
+        emit({"event": "done", "name": halt.name, "result": result, "differences": list(changed)})
+    return good
+
+
+def _snapshot(world: World) -> HostSnapshot:
+    return host_snapshot(world.host, str(world.store.state), str(world.store.runtime))
 
 
 def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, Any]:
