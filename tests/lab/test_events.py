@@ -13,7 +13,7 @@ from session_lab import NAME
 
 from nvlane import lab
 from nvlane.apply.process import Completed
-from nvlane.lab import DRIVES, Lab, LabMachine
+from nvlane.lab import Lab, LabMachine
 from nvlane.lab.drives import GIB
 
 pytestmark = pytest.mark.lab
@@ -70,12 +70,6 @@ def test_the_host_is_reset_under_a_machine(room: Lab) -> None:
     assert room.run(["test", "-e", "/var/tmp/reset.raw"], check=False).returncode == 1
 
 
-def plug(room: Lab) -> None:
-    """The drive back into its port, as a hand would. Its namespace comes with it: QEMU plugs no nvme-ns later."""
-    drive = next(drive for drive in DRIVES if drive.serial == SPARE)
-    room.qmp("device_add", driver="nvme", id=drive.id, serial=SPARE, bus=f"port-{drive.id}", drive=f"{drive.id}-1")
-
-
 @pytest.fixture
 def plugged_again(room: Lab) -> Iterator[None]:
     """LABSPARE back in its port, whatever became of it."""
@@ -83,7 +77,7 @@ def plugged_again(room: Lab) -> Iterator[None]:
     with room.monitor() as monitor:
         there = {one["name"] for one in monitor.execute("qom-list", {"path": "/machine/peripheral"})}
     if SPARE.lower() not in there:
-        plug(room)
+        room.insert(SPARE)
 
 
 def test_a_drive_is_pulled_from_a_running_guest(room: Lab, plugged_again: None) -> None:  # noqa: ARG001
@@ -95,7 +89,7 @@ def test_a_drive_is_pulled_from_a_running_guest(room: Lab, plugged_again: None) 
     said = nvlane(room, "down", "pulled", status=5)
     assert re.search(rf"not put back: give .*\(serial {SPARE}\) back to nvme", said.stderr)
     assert "nvlane restore pulled" in said.stderr
-    plug(room)
+    room.insert(SPARE)
     nvlane(room, "restore", "pulled")
     assert snapshot(room) == before
 

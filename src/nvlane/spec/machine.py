@@ -44,7 +44,9 @@ class MemoryBacking(StrEnum):
 class GuestNode:
     """One NUMA node of the guest ([[machine.numa]])."""
 
-    cpus: frozenset[int] = key("The vCPUs of this guest node.", kind=Kind.CPUS, example="0-1")
+    cpus: frozenset[int] = key(
+        "The vCPUs of this guest node; left out: memory only.", kind=Kind.CPUS, default=frozenset(), example="0-1"
+    )
     memory: int = key("The memory of this guest node.", kind=Kind.SIZE, minimum=64 * MIB, example="1GiB")
 
 

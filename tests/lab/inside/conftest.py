@@ -25,7 +25,7 @@ _REMOTE = pytest.StashKey[RemoteTests | str]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Outside: wait for the reports of this test and pass them on. Inside, and without the mark: pytest's own way."""
     if IN_LAB or not _is_for_lab(item):
         return None
@@ -34,6 +34,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     for report in [failed(item, remote)] if isinstance(remote, str) else remote.reports_of(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # What a test outside had set up for this folder ends with its last test, as in pytest's own protocol.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 

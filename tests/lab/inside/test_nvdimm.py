@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +24,23 @@ def dax_device() -> Iterator[str]:
     process.run(["modprobe", "device_dax"])
     make = ["ndctl", "create-namespace", "--force", "--reconfig=namespace0.0"]
     made = process.run([*make, "--mode=devdax", "--map=mem"]).stdout
-    yield f"/dev/{json.loads(made)['daxregion']['devices'][0]['chardev']}"
+    device = f"/dev/{json.loads(made)['daxregion']['devices'][0]['chardev']}"
+    blank(device)
+    yield device
     process.run([*make, "--mode=raw"])
     if not there:
         process.run(["modprobe", "-r", "device_dax"])
+
+
+def blank(dax_device: str) -> None:
+    """Zeros where earlier tests had a file system: nvlane makes nothing anew that holds something."""
+    descriptor = os.open(dax_device, os.O_RDWR)
+    try:
+        with mmap.mmap(descriptor, 64 * MIB) as front:
+            for at in range(0, 64 * MIB, MIB):
+                front[at : at + MIB] = bytes(MIB)
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture(scope="module")
