@@ -50,7 +50,11 @@ def _fsdax(region: Mapping[str, Any], look: Look) -> Mapping[str, Any]:
     def of_region(namespace: Mapping[str, Any]) -> bool:
         return bool(namespace["region"] == region["name"])
 
-    namespace = look.one("nvdimm.namespaces", of_region, deadline=DEVICE_DEADLINE)
+    def is_probed(namespace: Mapping[str, Any]) -> bool:
+        # The disk of a raw namespace comes after the namespace: its page map takes the kernel a moment.
+        return of_region(namespace) and (namespace["mode"] != "raw" or bool(namespace["blockdev"]))
+
+    namespace = look.one("nvdimm.namespaces", is_probed, deadline=DEVICE_DEADLINE)
     if namespace["mode"] != "fsdax":
         _must_be_blank(namespace, look)
         look.guest.call("nvdimm_create", deadline=PREPARE_DEADLINE, namespace=namespace["name"], mode="fsdax")
