@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::inventory::{self, BlockDevice, Inventory, Namespace};
@@ -22,18 +22,26 @@ struct Resolve {
 }
 
 /// All that is given must hold.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct By {
     /// The PCI function that the disk is behind, or an NVMe namespace's controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pci: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scsi_target: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scsi_lun: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     nvme_serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     nsid: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// A persistent-memory namespace: its block device, or its DAX device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     nvdimm: Option<String>,
 }
 
@@ -58,7 +66,7 @@ pub fn resolve(given: Map<String, Value>) -> Answer {
 fn nothing(wanted: &Resolve) -> Fault {
     Fault::new(
         Code::NotFound,
-        format!("no device with {:?} appeared within {} ms", wanted.by, wanted.deadline_ms),
+        format!("no device with {} appeared within {} ms", json!(wanted.by), wanted.deadline_ms),
     )
 }
 
@@ -79,7 +87,7 @@ fn find(by: &By, inventory: &Inventory) -> Result<Option<Value>, Fault> {
         [_] => Ok(None),
         ref many => {
             let names: Vec<&str> = many.iter().map(|block| block.name.as_str()).collect();
-            Err(Fault::new(Code::BadRequest, format!("{by:?} fits {}: say more", names.join(" and "))))
+            Err(Fault::new(Code::BadRequest, format!("{} fits {}: say more", json!(by), names.join(" and "))))
         }
     }
 }
