@@ -12,6 +12,7 @@ from nvlane.facts.shape import Facts
 from nvlane.lanes.subjects import drives
 from nvlane.plan.plan import Note, Refusal
 from nvlane.spec.document import Spec
+from nvlane.spec.lane import Userspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,14 @@ def place(spec: Spec, facts: Facts) -> Placement:
     if node is None or len(facts.nodes) < 2:
         return Placement(node=first if node is None else node)
     cpus = next((n.cpus for n in facts.nodes if n.node == node), frozenset())
-    return Placement(node=node, cpus=cpus, bind=node)
+    return Placement(node=node, cpus=cpus, bind=-1 if _is_pinned_first(spec) else node)
+
+
+def _is_pinned_first(spec: Spec) -> bool:
+    """QEMU opens its NVMe driver before it makes guest memory, and the driver pins each block of memory as it appears
+    (util/vfio-helpers.c, the RAM block notifier). mbind(2) then cannot move what lies on another node, and QEMU ends
+    with 'cannot bind memory to host NUMA nodes' (backends/hostmem.c): such a machine has its vCPUs placed only."""
+    return any(isinstance(lane, Userspace) for lane in spec.lanes)
 
 
 def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
@@ -52,6 +60,21 @@ def refusals(spec: Spec, facts: Facts) -> tuple[Refusal, ...]:
 
 
 def notes(spec: Spec, facts: Facts) -> tuple[Note, ...]:
+    return (*_unbound_note(spec, facts), *_spread_note(spec, facts))
+
+
+def _unbound_note(spec: Spec, facts: Facts) -> tuple[Note, ...]:
+    where = place(spec, facts)
+    if not where.cpus or where.bind >= 0:
+        return ()
+    text = (
+        f"vCPUs are placed on NUMA node {where.node}, guest memory is not bound to it: QEMU's NVMe driver pins memory "
+        f"before it can be bound; 'numactl --preferred={where.node} nvlane up' asks for it there"
+    )
+    return (Note(lane=None, text=text),)
+
+
+def _spread_note(spec: Spec, facts: Facts) -> tuple[Note, ...]:
     nodes = _drive_nodes(spec, facts)
     if len(set(nodes)) < 2:
         return ()

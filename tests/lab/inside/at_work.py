@@ -133,7 +133,11 @@ class Up:
         return Qmp.connect(self.value["qmp"])
 
     def guest(self) -> ProbeGuest:
-        return ProbeGuest(self.runtime / "probe.sock")
+        """A new connection. As everywhere, hello comes first and is repeated: while the guest still closes the port
+        behind an earlier client, what arrives is lost."""
+        guest = ProbeGuest(self.runtime / "probe.sock")
+        guest.wait_until_up(deadline=60.0)
+        return guest
 
     def read(self, path: str) -> str:
         """A file of the guest."""
