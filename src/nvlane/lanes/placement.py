@@ -1,6 +1,7 @@
 """Where a machine runs: the NUMA node of its drives, so that no transfer crosses between nodes.
 
-Memory, hugepages, vCPUs, iothreads and targets all go there. Drives on two nodes are said, with the remedy.
+Memory (but beside QEMU's own NVMe driver), hugepages, vCPUs, iothreads and targets all go there. Drives on two nodes
+are said, with the remedy.
 """
 
 from __future__ import annotations

@@ -44,10 +44,6 @@ class VfioBackend(StrEnum):
     CONTAINER = "container"
 
 
-class HostDriver(StrEnum):
-    VFIO_PCI = "vfio-pci"
-
-
 class Backing(StrEnum):
     HUGEPAGES = "hugepages"
     MEMORY = "memory"
