@@ -198,7 +198,8 @@ def spawn(
 
     Its output goes to `log` (mode 0600). `fds` maps a descriptor number in the child to one of ours, so that
     a socket that already listens is handed over and nobody waits for it to appear. `memlock` is the
-    locked-memory limit in bytes (RLIMIT_MEMLOCK), which the child inherits.
+    locked-memory limit in bytes (RLIMIT_MEMLOCK), which the child inherits. When this returns, the process can be
+    found by its environment.
     """
     # High descriptors first: a target number must never hit a source that is still to be moved.
     high = {child: os.dup(ours) for child, ours in (fds or {}).items()}
@@ -219,7 +220,7 @@ def spawn(
         try:
             if memlock is not None:
                 _raise_memlock(memlock, soft, hard)
-            return os.posix_spawnp(
+            pid = os.posix_spawnp(
                 argv[0],
                 list(argv),
                 {**os.environ, **(env or {})},
@@ -236,6 +237,28 @@ def spawn(
     finally:
         for descriptor in (*high.values(), *moved.values()):
             os.close(descriptor)
+    _wait_for_environment(pid)
+    return pid
+
+
+def _wait_for_environment(pid: int, deadline: float = 5.0) -> None:
+    """Wait until /proc/PID/environ shows what the process was started with.
+
+    vfork(2) lets the parent go on when the child gives up the old memory, and fs/exec.c fills the new one in later:
+    on a busy machine /proc shows no environment for a while, and whoever looks for a process by it finds none.
+    """
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/environ").read_bytes() or _state(pid) == "Z":
+                return
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return  # it ended already, or it hides its environment
+        time.sleep(0.0005)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _raise_memlock(wanted: int, soft: int, hard: int) -> None:
