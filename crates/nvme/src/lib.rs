@@ -1,0 +1,1 @@
+//! A polled NVMe driver in user space, over VFIO.

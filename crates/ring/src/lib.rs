@@ -1,0 +1,1 @@
+//! Virtqueues seen from the device.

@@ -1,0 +1,1 @@
+//! A SCSI disk as a pure function.
