@@ -12,7 +12,7 @@ help:
 	@echo 'make test    all tests: Python, then Rust'
 	@echo 'make lint    formatters, linters and type checks only'
 	@echo 'make bench   how quick nvlane itself is'
-	@echo 'make install-tools   only what the others prepare: packages, .venv, the in-guest probe'
+	@echo 'make install-tools   only what the others prepare: packages, .venv, the programs in Rust'
 	@echo 'make man     the manual page, from the definitions of the command line'
 	@echo 'make clean   removes what make made here; the cache in ~/.cache/nvlane stays'
 
@@ -49,5 +49,5 @@ install-tools:
 	@tools/prepare run
 
 clean:
-	rm -rf .venv target demo-report.json src/nvlane/_bin .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv target demo-report.json src/nvlane/_bin src/nvlane/_native.abi3.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """The one module that starts processes.
 
-`run` waits for a command and gives its output; `spawn` starts a daemon that outlives nvlane.
+`run` waits for a command and gives its output; `spawn` starts a daemon that outlives nvlane; `become` ends nvlane by
+running a program in its place.
 Both take argument lists only, never a shell.
 """
 
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from nvlane.model.errors import CommandFailed, HostError
 
@@ -272,4 +274,14 @@ def _raise_memlock(wanted: int, soft: int, hard: int) -> None:
         raise HostError(
             f"the locked-memory limit is {hard} bytes and {wanted} are needed",
             remedy="raise it (LimitMEMLOCK= of the service, or limits.d), or run as root",
+        ) from error
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Run a program, named by its absolute path, in the place of this process. Raises HostError when it cannot be."""
+    try:
+        os.execv(argv[0], list(argv))
+    except OSError as error:
+        raise HostError(
+            f"cannot run {argv[0]}: {error.strerror}", remedy="in a checkout, make install-tools builds it"
         ) from error
