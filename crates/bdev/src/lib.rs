@@ -2,7 +2,27 @@
 //!
 //! A [`Bdev`] lives on the control thread. Each reactor that serves it opens a [`Channel`] of its own, and nothing is
 //! shared between channels on the path of a request.
+//!
+//! `unsafe` stands in `malloc`, `ticks`, `file::raw` and `file::uring` only.
 
+mod bdev;
+mod channel;
+mod failure;
+pub mod malloc;
+pub mod null;
+mod pending;
+mod qos;
 mod request;
+mod stats;
+pub mod ticks;
+mod uuid;
 
+pub use bdev::{Base, Bdev, Info};
+pub use channel::{Backend, Channel};
+pub use failure::BdevError;
+pub use malloc::Malloc;
+pub use null::Null;
+pub use qos::{Limits, Qos};
 pub use request::{Completion, Operation, Request, Status, Submitted};
+pub use stats::{ChannelStats, Kind, KindStatistics, Statistics};
+pub use uuid::Uuid;

@@ -1,0 +1,154 @@
+//! The way of one reactor to one bdev.
+//!
+//! A turn of the reactor submits any number of requests, then calls [`Channel::kick`] once, then [`Channel::poll`].
+//! Requests to memory are done within `submit`; the others come back from `poll`. Time is taken twice a turn and not
+//! twice a request: the requests that were done within one turn share its time evenly.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::malloc::MallocChannel;
+use crate::pending::Pending;
+use crate::stats::Ledger;
+use crate::{ChannelStats, Completion, Kind, Operation, Qos, Request, Status, Submitted, ticks};
+
+/// What a driver does for a channel, one variant a driver: a call costs a jump, not a table.
+pub enum Backend {
+    Null,
+    Malloc(MallocChannel),
+}
+
+/// Requests done within the turn so far, by kind.
+#[derive(Default)]
+struct Turn {
+    began: u64,
+    total: u64,
+    kinds: [(u64, u64); Kind::ALL.len()],
+}
+
+pub struct Channel {
+    backend: Backend,
+    turn: Turn,
+    pending: Pending,
+    stats: Arc<ChannelStats>,
+    ledger: Arc<Ledger>,
+    qos: Arc<Qos>,
+    /// A limit has refused a request since the last poll: only the clock will end that.
+    refused: bool,
+}
+
+impl Channel {
+    pub(crate) fn new(backend: Backend, ledger: Arc<Ledger>, reactor: usize, qos: Arc<Qos>) -> Self {
+        let capacity = if backend.is_memory() { 0 } else { 1024 };
+        let stats = ledger.open(reactor);
+        let pending = Pending::with_capacity(capacity);
+        Self { backend, turn: Turn::default(), pending, stats, ledger, qos, refused: false }
+    }
+
+    /// Takes a request, or refuses it (`Busy`) with nothing done.
+    #[inline]
+    pub fn submit(&mut self, request: &Request<'_>) -> Submitted {
+        if self.qos.active() && !self.qos.take(request.operation, request.length) {
+            self.refused = true;
+            return Submitted::Busy;
+        }
+        if self.turn.began == 0 {
+            self.turn.began = ticks::now().max(1);
+        }
+        let status = match &mut self.backend {
+            Backend::Null => Status::Ok,
+            Backend::Malloc(malloc) => malloc.submit(request),
+        };
+        self.done(Kind::of(request.operation), request.length, status);
+        Submitted::Done(status)
+    }
+
+    /// Hands what was submitted to the device: a doorbell, an `io_uring_enter`, or nothing.
+    #[inline]
+    pub fn kick(&mut self) {
+        if self.turn.total != 0 {
+            self.count_turn();
+        }
+        self.turn.began = 0;
+    }
+
+    /// Appends what has ended and returns how many.
+    #[inline]
+    pub fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
+        self.refused = false;
+        if self.backend.is_memory() {
+            return 0;
+        }
+        let _ = completions;
+        0
+    }
+
+    /// How many requests are under way.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Becomes readable when a request ends after [`Channel::arm`] was called. `None`: the device has to be polled
+    /// while requests are under way, or none ever is.
+    pub fn wait_descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Before the reactor sleeps: from now on a request that ends makes the descriptor readable, until the next `poll`.
+    /// `false`: do not sleep (something has ended already, a limit has refused a request, or the device has to be
+    /// polled).
+    pub fn arm(&mut self) -> bool {
+        !self.refused && self.pending.len() == 0
+    }
+
+    /// Brings what a later request will touch into the cache; costs nothing where that makes no sense.
+    #[inline]
+    pub fn prefetch(&self, operation: Operation, offset: u64, length: u64) {
+        if let Backend::Malloc(malloc) = &self.backend {
+            malloc.prefetch(operation, offset, length);
+        }
+    }
+
+    pub fn stats(&self) -> &Arc<ChannelStats> {
+        &self.stats
+    }
+
+    #[inline(always)]
+    fn done(&mut self, kind: Kind, length: u64, status: Status) {
+        if status != Status::Ok {
+            self.stats.failed(status);
+        }
+        let (count, bytes) = &mut self.turn.kinds[kind as usize];
+        *count += 1;
+        *bytes += length;
+        self.turn.total += 1;
+    }
+
+    fn count_turn(&mut self) {
+        self.stats.reset_if_asked();
+        let latency = ticks::now().saturating_sub(self.turn.began) / self.turn.total;
+        for kind in Kind::ALL {
+            let (count, bytes) = self.turn.kinds[kind as usize];
+            if count != 0 {
+                self.stats.finished(kind, count, bytes, latency);
+            }
+        }
+        self.turn.total = 0;
+        self.turn.kinds = Default::default();
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.kick();
+        self.ledger.close(&self.stats);
+    }
+}
+
+impl Backend {
+    /// Every request is done within `submit`.
+    #[inline(always)]
+    fn is_memory(&self) -> bool {
+        matches!(self, Backend::Null | Backend::Malloc(_))
+    }
+}
