@@ -7,6 +7,18 @@
 //! No reference to such memory is ever made: another party may change it at any time. It is read and written through
 //! atomics (ring fields), through [`copy`] (everything else), or handed on as a [`Segment`].
 
+pub mod arena;
+pub mod copy;
+mod dirty_log;
+pub mod dma;
+mod free_list;
+mod guest;
+mod host;
 mod segment;
+pub mod sigbus;
 
-pub use segment::Segment;
+pub use arena::{Backing, Mapping, OnFault};
+pub use dirty_log::DirtyLog;
+pub use guest::{GuestMemory, Hint, MAX_REGIONS, MapError, Region, RegionSpec};
+pub use host::{HostMemory, PageKind, memfd};
+pub use segment::{Segment, total};
