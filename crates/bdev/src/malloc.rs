@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use nvlane_memory::Segment;
 use serde_json::{Value, json};
 
 use crate::{Backend, Base, Bdev, BdevError, Info, Operation, Request, Status};
@@ -237,9 +236,9 @@ impl MallocChannel {
     #[inline]
     fn copy(&self, request: &Request<'_>, copy: impl Fn(*mut u8, *mut u8, usize)) -> Status {
         let (mut offset, mut left) = (request.offset, request.length);
-        for &Segment { base, length } in request.segments {
-            let length = (length as u64).min(left);
-            let mut guest = base;
+        for segment in request.segments {
+            let length = (segment.len() as u64).min(left);
+            let mut guest = segment.base();
             self.view.each(offset, length, |disk, count| {
                 copy(disk, guest, count);
                 guest = guest.wrapping_add(count);

@@ -10,7 +10,7 @@ use crate::segment::Segment;
 pub fn copy_in(segments: &[Segment], offset: usize, to: &mut [u8]) -> usize {
     walk(segments, offset, to.len(), |base, length, done| {
         // SAFETY: the segment names mapped memory (Segment::new); done + length <= to.len() (walk).
-        unsafe { raw(base, to.as_mut_ptr().add(done), length) }
+        unsafe { bytes(base, to.as_mut_ptr().add(done), length) }
     })
 }
 
@@ -18,7 +18,7 @@ pub fn copy_in(segments: &[Segment], offset: usize, to: &mut [u8]) -> usize {
 pub fn copy_out(from: &[u8], segments: &[Segment], offset: usize) -> usize {
     walk(segments, offset, from.len(), |base, length, done| {
         // SAFETY: the segment names mapped memory (Segment::new); done + length <= from.len() (walk).
-        unsafe { raw(from.as_ptr().add(done), base, length) }
+        unsafe { bytes(from.as_ptr().add(done), base, length) }
     })
 }
 
@@ -26,7 +26,7 @@ pub fn copy_out(from: &[u8], segments: &[Segment], offset: usize) -> usize {
 pub fn zero(segments: &[Segment], offset: usize, length: usize) -> usize {
     walk(segments, offset, length, |base, length, _| {
         // SAFETY: the segment names mapped memory (Segment::new).
-        unsafe { fill(base, length) }
+        unsafe { clear(base, length) }
     })
 }
 
@@ -38,7 +38,7 @@ pub fn zero(segments: &[Segment], offset: usize, length: usize) -> usize {
 pub unsafe fn gather(segments: &[Segment], to: *mut u8, length: usize) -> usize {
     walk(segments, 0, length, |base, length, done| {
         // SAFETY: the segment names mapped memory; done + length <= the caller's length.
-        unsafe { raw(base, to.add(done), length) }
+        unsafe { bytes(base, to.add(done), length) }
     })
 }
 
@@ -50,7 +50,7 @@ pub unsafe fn gather(segments: &[Segment], to: *mut u8, length: usize) -> usize 
 pub unsafe fn scatter(from: *const u8, segments: &[Segment], length: usize) -> usize {
     walk(segments, 0, length, |base, length, done| {
         // SAFETY: the segment names mapped memory; done + length <= the caller's length.
-        unsafe { raw(from.add(done), base, length) }
+        unsafe { bytes(from.add(done), base, length) }
     })
 }
 
@@ -77,10 +77,12 @@ fn walk(
     done
 }
 
+/// Copies `length` bytes; the one copy that all others are made of.
+///
 /// # Safety
-/// Both ranges are mapped, readable and writable respectively, and do not overlap.
+/// Both ranges are mapped, readable and writable respectively, and do not overlap. Others may change them meanwhile.
 #[inline(always)]
-unsafe fn raw(from: *const u8, to: *mut u8, length: usize) {
+pub unsafe fn bytes(from: *const u8, to: *mut u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller's promise; the direction flag is clear (the ABI says so).
     unsafe {
@@ -105,10 +107,12 @@ unsafe fn opaque(from: *const u8, to: *mut u8, length: usize) {
     unsafe { std::ptr::copy_nonoverlapping(from, to, length) }
 }
 
+/// Zeroes `length` bytes.
+///
 /// # Safety
-/// The range is mapped and writable.
+/// The range is mapped and writable. Others may change it meanwhile.
 #[inline(always)]
-unsafe fn fill(to: *mut u8, length: usize) {
+pub unsafe fn clear(to: *mut u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the caller's promise; the direction flag is clear (the ABI says so).
     unsafe {

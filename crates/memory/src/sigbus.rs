@@ -147,10 +147,13 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
         return;
     }
     // SAFETY: PREVIOUS was filled before the handler was active (`install`). With the old action back, returning runs
-    // the access again, and the fault then ends the process as it would have; a sent signal is sent once more.
+    // the access again, and the fault then ends the process as it would have. A sent signal has no access to repeat
+    // (Rust's own handler, which may be the old action, would return from it): it gets the default action.
     unsafe {
-        libc::sigaction(libc::SIGBUS, (&raw const PREVIOUS).cast(), std::ptr::null_mut());
-        if code <= 0 {
+        if code > 0 {
+            libc::sigaction(libc::SIGBUS, (&raw const PREVIOUS).cast(), std::ptr::null_mut());
+        } else {
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
             libc::raise(libc::SIGBUS);
         }
     }
