@@ -1,0 +1,74 @@
+//! What a logical unit remembers about one initiator.
+
+use crate::attention::{Attention, Pending};
+use crate::disk::Disk;
+use crate::sense::Sense;
+
+/// The state of one I_T_L nexus. Each initiator of the target sees modes of its own (SPC-5 7.5.2 allows it: the mode
+/// page policy of page 87h says so), because each is a machine of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub(crate) pending: Pending,
+    pub(crate) stopped: bool,
+    pub(crate) modes: Modes,
+}
+
+/// The mode parameters that can be changed; the rest is constant (mode.rs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// WCE: writes may complete before they are on stable storage.
+    pub write_cache: bool,
+    /// D_SENSE: sense data comes as descriptors.
+    pub descriptor_sense: bool,
+    /// SWP: the initiator does not want writes.
+    pub write_protect: bool,
+}
+
+impl Modes {
+    pub fn of(disk: &Disk) -> Modes {
+        Modes { write_cache: disk.write_cache, descriptor_sense: false, write_protect: false }
+    }
+}
+
+impl Unit {
+    /// The state after power on: that it is so is the first thing the initiator hears.
+    pub fn new(disk: &Disk) -> Unit {
+        let mut unit = Unit { pending: Pending::default(), stopped: false, modes: Modes::of(disk) };
+        unit.pending.raise(Attention::PowerOn);
+        unit
+    }
+
+    /// LOGICAL UNIT RESET (SAM-6 6.3.3): modes go back to their defaults, the initiator hears why.
+    pub fn reset(&mut self, disk: &Disk, why: Attention) {
+        self.stopped = false;
+        self.modes = Modes::of(disk);
+        self.pending.raise(why);
+    }
+
+    pub fn raise(&mut self, attention: Attention) {
+        self.pending.raise(attention);
+    }
+
+    pub fn modes(&self) -> Modes {
+        self.modes
+    }
+
+    /// No state of this unit bears on a READ or WRITE: it can be carried out from its CDB alone, through
+    /// [`crate::Transfer`], without asking [`crate::execute`].
+    pub fn is_plain(&self, disk: &Disk) -> bool {
+        !self.pending.any() && !self.stopped && !self.modes.write_protect && !disk.read_only
+    }
+
+    /// Every write has to be on stable storage before its status: the initiator turned the cache off.
+    pub fn writes_through(&self, disk: &Disk) -> bool {
+        disk.write_cache && !self.modes.write_cache
+    }
+
+    pub(crate) fn check_writable(&self, disk: &Disk) -> Result<(), Sense> {
+        match self.modes.write_protect {
+            _ if disk.read_only => Err(Sense::WRITE_PROTECTED),
+            true => Err(Sense::SOFTWARE_WRITE_PROTECTED),
+            false => Ok(()),
+        }
+    }
+}
