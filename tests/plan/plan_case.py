@@ -145,6 +145,7 @@ def rendering(plan: Plan, attach: bool) -> str:
         match step:
             case StartTarget():
                 parts.append((f"{step.engine} {step.name}", _words(ENGINES[step.engine].argv(step, {}))))
+                parts.append(("json-rpc", list(ENGINES[step.engine].calls(step))))
             case StartMachine():
                 parts.append(("qemu", _words(argv(step.binary, step.machine, step.devices, {}))))
             case PlugDevices():

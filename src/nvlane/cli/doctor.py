@@ -86,7 +86,7 @@ def _text(facts: Facts, trials: tuple[Trial, ...]) -> str:
 def _host_lines(facts: Facts) -> list[str]:
     from nvlane.model.size import format_size
 
-    qemu, daemon = facts.qemu, facts.storage_daemon
+    qemu, daemon, target = facts.qemu, facts.storage_daemon, facts.target
     pools = [
         f"{pool.free} of {pool.total} free of {format_size(pool.page_size)} on node {pool.node}"
         for pool in facts.hugepages
@@ -100,6 +100,7 @@ def _host_lines(facts: Facts) -> list[str]:
         f"KVM        {'works' if facts.kvm.usable else 'no: ' + facts.kvm.reason}",
         f"IOMMU      {facts.iommu or 'none'}",
         f"QEMU       {_binary(qemu.path, qemu.version, qemu.error) if qemu else 'none'}",
+        f"target     {_binary(target.path, target.version, target.error) if target else 'none'}",
         f"daemon     {_binary(daemon.path, daemon.version, daemon.error) if daemon else 'none'}",
         f"drives     {len(facts.drives)} NVMe ({sum(bool(drive.uses) for drive in facts.drives)} in use)",
         f"hugepages  {'; '.join(pools) or 'none reserved'}",

@@ -37,22 +37,26 @@ def _lines(name: str, plan: Plan, lane_name: LaneName) -> Iterator[str]:
     for lane in dict.fromkeys(claim.lane for claim in plan.claims):
         words = dict.fromkeys(_claim_words(claim) for claim in plan.claims if claim.lane == lane)
         yield f"  verify {lane_name(lane)}: {', '.join(words)}"
-    for argv in commands(plan):
+    for argv, calls in _processes(plan):
         yield ""
         yield shell_text(argv)
+        yield from (f"  # then: {call}" for call in calls)
 
 
 def commands(plan: Plan) -> tuple[tuple[str, ...], ...]:
     """The command of every process that the plan starts. Descriptors of handed-over sockets are those of the real
     start."""
-    found = []
+    return tuple(argv for argv, _ in _processes(plan))
+
+
+def _processes(plan: Plan) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Each command, and what the process is told over its socket once it runs."""
     for step in plan.steps:
         if isinstance(step, StartMachine):
-            found.append(QemuLauncher().argv(step, _numbers(QemuLauncher().launch(step).sockets)))
+            yield QemuLauncher().argv(step, _numbers(QemuLauncher().launch(step).sockets)), ()
         elif isinstance(step, StartTarget):
             engine = ENGINES[step.engine]
-            found.append(engine.argv(step, _numbers(engine.launch(step).sockets)))
-    return tuple(found)
+            yield engine.argv(step, _numbers(engine.launch(step).sockets)), engine.calls(step)
 
 
 def _numbers(sockets: object) -> dict[str, int]:

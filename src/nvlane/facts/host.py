@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -20,15 +21,16 @@ from nvlane.facts.numa import meminfo, read_nodes
 from nvlane.facts.paths import read_paths
 from nvlane.facts.pci import read_functions
 from nvlane.facts.qemu import read_qemu
-from nvlane.facts.shape import Drive, Facts, Kvm, Qemu, StorageDaemon
+from nvlane.facts.shape import Drive, Facts, Kvm, Qemu, StorageDaemon, Target
 from nvlane.facts.storage_daemon import read_storage_daemon
+from nvlane.facts.target import read_target
 from nvlane.facts.usage import take_survey
 from nvlane.model.codec import decode, encode
 from nvlane.model.cpus import parse_cpus
 from nvlane.model.host import HostReader
 from nvlane.model.pci import PciAddress
 
-_Binary = TypeVar("_Binary", Qemu, StorageDaemon)
+_Binary = TypeVar("_Binary", Qemu, StorageDaemon, Target)
 
 #: e_machine of ELF (include/uapi/linux/elf-em.h) to what uname says, for kernels before 6.1 without kernel.arch.
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
@@ -50,6 +52,7 @@ def read_facts(
     fingerprint_of: Sequence[str] = (),
     qemu: str = "qemu-system-x86_64",
     storage_daemon: str = "qemu-storage-daemon",
+    target: str = "nvlane-target",
     remembered: Mapping[PciAddress, Drive] | None = None,
     kvm_probe: Callable[[str], Kvm] | None = None,
     cache: Cache | None = None,
@@ -77,6 +80,7 @@ def read_facts(
         kvm=_kvm(host, kvm_probe, binary),
         qemu=binary,
         storage_daemon=read_binary(host, storage_daemon, StorageDaemon, read_storage_daemon, cache),
+        target=read_binary(host, target, Target, read_target, cache),
         paths=read_paths(host, spec_paths, survey),
         fingerprints=prints,
         machines=tuple(machines),
@@ -137,7 +141,9 @@ def read_binary(
     if not path:
         return kind(path=name, version="", error=f"no such program: {name}; install the package that has it")
     found = host.stat(path)
-    key = f"{kind.__name__.lower()}-{path}-{found.inode}-{found.size}-{found.mtime_ns}"
+    # With the fields that are asked for: an nvlane that asks for more does not take the answer of one that did not.
+    asked = zlib.crc32(",".join(field.name for field in dataclasses.fields(kind)).encode())
+    key = f"{kind.__name__.lower()}-{asked:08x}-{path}-{found.inode}-{found.size}-{found.mtime_ns}"
     if cache is not None and (cached := _cached(kind, cache.get(key))) is not None:
         return cached
     answer = ask(host, path)

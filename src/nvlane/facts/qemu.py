@@ -64,6 +64,7 @@ def _made_of(path: str, replies: list[object]) -> Qemu:
         objects=tuple(sorted(entry["name"] for entry in objects)),
         block_drivers=tuple(sorted(entries.tag_values("blockdev-add"))),
         aio=tuple(sorted(entries.enum_with("threads", "native"))),
+        reconnect_ms=entries.has_object("tn3270", "reconnect-ms"),  # ChardevSocket of qapi/char.json
         sandbox=bool(sandbox),  # the option is registered only in a build with seccomp
     )
 

@@ -60,6 +60,13 @@ class Schema:
                 return tuple(entry["values"])
         return ()
 
+    def has_object(self, *members: str) -> bool:
+        """Whether there is a type of object with all these members."""
+        return any(
+            entry["meta-type"] == "object" and set(members) <= {member["name"] for member in entry["members"]}
+            for entry in self._by_name.values()
+        )
+
 
 def version_text(reply: Any) -> str:
     """'10.0.2' of the answer to query-version."""

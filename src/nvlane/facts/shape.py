@@ -166,6 +166,7 @@ class Qemu:
     block_drivers: tuple[str, ...] = ()
     aio: tuple[str, ...] = ()  # ways of asynchronous I/O on files: 'threads', 'native', 'io_uring'
     sandbox: bool = False
+    reconnect_ms: bool = False  # a socket's chardev connects again after milliseconds (QEMU 9.2), not only seconds
     error: str = ""
 
 
@@ -178,6 +179,15 @@ class StorageDaemon:
     exports: tuple[str, ...] = ()
     block_drivers: tuple[str, ...] = ()
     aio: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """nvlane's own vhost-user target, the program `nvlane-target`."""
+
+    path: str
+    version: str
     error: str = ""
 
 
@@ -257,6 +267,7 @@ class Facts:
     kvm: Kvm = Kvm(usable=False, reason="not probed")
     qemu: Qemu | None = None
     storage_daemon: StorageDaemon | None = None
+    target: Target | None = None
     dax_devices: tuple[DaxDevice, ...] = ()
     paths: tuple[PathFacts, ...] = ()
     fingerprints: tuple[Fingerprint, ...] = ()

@@ -74,8 +74,8 @@ def namespace_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]
     )
 
 
-def metadata_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]:
-    """A namespace with metadata, which no driver in userspace takes here."""
+def metadata_refusals(text: str, nsid: int, at: Context, *, whose: str = "QEMU") -> tuple[Refusal, ...]:
+    """A namespace with metadata, which no driver in userspace takes here; `whose` driver is asked to."""
     found = find_drive(at.facts, text)
     ns = None if isinstance(found, NotLocated) else namespace(found.drive, nsid)
     if ns is None or not ns.metadata_size:
@@ -83,8 +83,8 @@ def metadata_refusals(text: str, nsid: int, at: Context) -> tuple[Refusal, ...]:
     return (
         at.refuse(
             "namespace-metadata",
-            f"namespace {nsid} of {text} has {ns.metadata_size} bytes of metadata a block; QEMU's driver takes none",
-            evidence=("QEMU block/nvme.c: namespaces with metadata are not supported",),
+            f"namespace {nsid} of {text} has {ns.metadata_size} bytes of metadata a block; {whose}'s driver takes none",
+            evidence=(f"metadata size: {ns.metadata_size} bytes (Identify Namespace, LBA format)",),
             remedy="take the passthrough lane, or format the namespace without metadata (which erases it)",
         ),
     )

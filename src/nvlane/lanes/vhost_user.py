@@ -32,6 +32,10 @@ from nvlane.spec.lane import VhostUser as VhostUserSpec
 _DEVICES = {VhostFrontend.VIRTIO_BLK: "vhost-user-blk-pci", VhostFrontend.VIRTIO_SCSI: "vhost-user-scsi-pci"}
 
 
+#: Milliseconds from the end of a target to QEMU's next try to connect: the least pause that a guest sees.
+RECONNECT_MS = 20
+
+
 class VhostUser:
     kind: ClassVar[LaneKind] = LaneKind.VHOST_USER
 
@@ -41,7 +45,7 @@ class VhostUser:
         if lane.drive:
             reasons += drive.refusals(lane.drive, at, target=True)
             reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
-            reasons += drive.metadata_refusals(lane.drive, lane.namespace, at)
+            reasons += drive.metadata_refusals(lane.drive, lane.namespace, at, whose=lane.engine)
             reasons += _block_size_refusals(lane, at)
         if lane.file and at.facts.path(lane.file).kind == "block":
             reasons += image.device_refusals(lane.file, at, f"{at.place}.file")
@@ -77,6 +81,9 @@ class VhostUser:
             if far:
                 text = f"cores {format_cpus(far)} of the target are not on the drive's NUMA node {node}"
                 notes.append(Note(lane=at.index, text=f"{text}; leave cores out, or choose some of that node"))
+        if at.engines[lane.engine].reconnects and not at.qemu.reconnect_ms:
+            words = f"QEMU {at.qemu.version} does not connect to a target that was started anew (9.2 and newer do)"
+            notes.append(Note(lane=at.index, text=f"{words}: when the target ends, the guest has lost this disk"))
         return tuple(notes)
 
     def needs(self, lane: VhostUserSpec, at: Context) -> MemoryNeeds:  # noqa: ARG002
@@ -99,14 +106,16 @@ class VhostUser:
                 export=_export(lane, at),
                 memlock=drive.memlock_needed(at, target=True) if lane.drive else None,
                 cpus=lane.cores or at.cpus,
+                cores=lane.cores,
                 sandbox=at.sandbox,
             )
         )
         return tuple(steps)
 
     def devices(self, lane: VhostUserSpec, at: Context) -> tuple[Device, ...]:
-        # reconnect stays off: QEMU would block while the device is made, if the socket were not there (and it is).
-        link = SocketChardev(id=f"{at.id}-link", path=_socket(at))
+        # QEMU blocks while it makes a device whose socket is not there: nvlane's sockets listen before it starts.
+        again = RECONNECT_MS if at.engines[lane.engine].reconnects and at.qemu.reconnect_ms else 0
+        link = SocketChardev(id=f"{at.id}-link", path=_socket(at), reconnect_ms=again)
         queues = "num-queues" if lane.frontend is VhostFrontend.VIRTIO_BLK else "num_queues"
         properties: dict[str, object] = {"chardev": link.id, queues: _queues(lane, at)}
         return (link, Frontend(driver=_DEVICES[lane.frontend], id=at.id, properties=properties, slot=True))
@@ -210,6 +219,11 @@ def _engine_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
         )
     elif problem:
         reasons.append(at.refuse("engine-unusable", problem, remedy=remedy))
+    writable_only = engine.read_only_problem(str(lane.frontend), _source(lane)) if lane.read_only else ""
+    if writable_only:
+        reasons.append(
+            at.refuse("engine-read-only", writable_only, remedy='take frontend = "virtio-blk", or drop read_only')
+        )
     return reasons
 
 
@@ -230,7 +244,10 @@ def _format_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
 def _block_size_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
     found = find_drive(at.facts, lane.drive)
     ns = None if isinstance(found, NotLocated) else drive.namespace(found.drive, lane.namespace)
-    if ns is None or not lane.block_size or lane.block_size >= ns.block_size:
+    engine = at.engines.get(lane.engine)
+    if ns is None or engine is None or lane.block_size in (0, ns.block_size):
+        return []
+    if lane.block_size > ns.block_size and engine.any_block_size:
         return []
     return [
         at.refuse(

@@ -26,12 +26,26 @@ class Engine(Protocol):
         """What it can serve: 'drive', 'file', 'malloc', 'null'."""
         ...
 
+    @property
+    def reconnects(self) -> bool:
+        """Whether a guest loses nothing when the target dies and is started anew: QEMU is then told to reconnect."""
+        ...
+
+    @property
+    def any_block_size(self) -> bool:
+        """Whether it can show a drive with larger blocks than the drive has."""
+        ...
+
     def binary(self, facts: Facts) -> str:
         """The absolute path of its program, '' when it is not installed."""
         ...
 
     def problem(self, facts: Facts, source: str) -> tuple[str, str]:
         """Why it cannot serve `source` on this host, and the remedy; ('', '') when it can."""
+        ...
+
+    def read_only_problem(self, frontend: str, source: str) -> str:
+        """Why it cannot serve `source` read-only behind `frontend`; '' when it can."""
         ...
 
 

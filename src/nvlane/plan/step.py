@@ -132,11 +132,12 @@ class StartTarget:
     directory: str  # its sockets, log and pid stand here
     export: Export
     memlock: int | None = None
-    cpus: frozenset[int] = frozenset()
+    cpus: frozenset[int] = frozenset()  # its threads run on these only; empty: anywhere
+    cores: frozenset[int] = frozenset()  # a reactor is pinned to each of these; empty: one that runs on any of `cpus`
     sandbox: bool = True
 
     def describe(self) -> str:
-        return f"start {self.engine} for {self.name} on {self.export.socket}"
+        return f"start the {self.engine} target {self.name} on {self.export.socket}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,7 +160,7 @@ class VhostUser:
     KIND: ClassVar[LaneKind] = LaneKind.VHOST_USER
     name: str = key("Name of the lane; left out, its kind and number.", default="", pattern=_NAME)
     write_proof: bool = key("The guest may write; the host reads it back after `down`.", default=False)
-    engine: str = key("The target.", default="qemu-storage-daemon", pattern=r"[a-z-]+")
+    engine: str = key("The target: nvlane's own, or qemu-storage-daemon.", default="nvlane", pattern=r"[a-z-]+")
     frontend: VhostFrontend = key("What the guest sees.", default=VhostFrontend.VIRTIO_BLK)
     drive: str = key("A drive under the target's polled driver.", kind=Kind.DRIVE, default="")
     namespace: int = key("The namespace of the drive.", default=1, minimum=1)
@@ -171,7 +171,9 @@ class VhostUser:
     block_size: int = key("Logical block size in bytes: 512 or 4096; 0: that of the drive, else 512.", default=0)
     queues: int = key("Queues; 0: one a vCPU.", default=0, minimum=0, maximum=256)
     cores: frozenset[int] = key(
-        "Processors of the target; left out, those of the drive's node.", kind=Kind.CPUS, default=frozenset()
+        "Processors of the target; left out, it has one reactor on any of the drive's node.",
+        kind=Kind.CPUS,
+        default=frozenset(),
     )
     read_only: bool = key("The guest cannot write.", default=False)
 

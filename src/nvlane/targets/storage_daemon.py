@@ -33,6 +33,8 @@ class StorageDaemon:
     name = "qemu-storage-daemon"
     frontends = frozenset({"virtio-blk"})
     sources = frozenset({"drive", "file", "null"})
+    reconnects = False
+    any_block_size = True
 
     def binary(self, facts: Facts) -> str:
         found = facts.storage_daemon
@@ -57,6 +59,9 @@ class StorageDaemon:
             return f"{found.path} is built without the block driver {driver}", "install a build that has it"
         return "", ""
 
+    def read_only_problem(self, frontend: str, source: str) -> str:  # noqa: ARG002 - every export can be read-only
+        return ""
+
     def launch(self, step: StartTarget) -> Launch:
         log = f"{step.directory}/target.log"
         return Launch(
@@ -69,6 +74,9 @@ class StorageDaemon:
 
     def argv(self, step: StartTarget, descriptors: Mapping[str, int]) -> tuple[str, ...]:
         return tuple(_arguments(step, descriptors))
+
+    def calls(self, step: StartTarget) -> tuple[str, ...]:  # noqa: ARG002 - its command line says everything
+        return ()
 
     def ready(self, step: StartTarget, pid: int, deadline: float) -> None:
         """It answers once all of its command line is done, the export included; the question makes sure of

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from nvlane.targets.engine import TargetEngine
+from nvlane.targets.native import NativeTarget
 from nvlane.targets.storage_daemon import StorageDaemon
 
-ENGINES: Final[Mapping[str, TargetEngine]] = {engine.name: engine for engine in (StorageDaemon(),)}
+ENGINES: Final[Mapping[str, TargetEngine]] = {engine.name: engine for engine in (NativeTarget(), StorageDaemon())}

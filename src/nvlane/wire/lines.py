@@ -1,4 +1,5 @@
-"""JSON values, one a line, over a UNIX socket: what the in-guest probe and the QEMU guest agent both speak.
+"""JSON values over a UNIX socket: one a line, as the in-guest probe and the QEMU guest agent speak, or one after the
+other, as JSON-RPC does.
 
 Synchronous; every wait has a deadline, given in seconds from now.
 """
@@ -87,21 +88,42 @@ class LineSocket:
         searched = 0
         while (end := self._received.find(b"\n", searched)) < 0:
             searched = len(self._received)
-            if searched > LONGEST_LINE:
-                raise WireError(f"{self._path}: a line is longer than {LONGEST_LINE} bytes")
-            self._wait(select.POLLIN, until, deadline)
-            try:
-                part = self._socket.recv(1 << 18)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise PeerClosed(f"{self._path}: {error.strerror}") from error
-            if not part:
-                raise PeerClosed(f"{self._path}: the connection was closed", remedy="is the virtual machine running?")
-            self._received += part
+            self._receive_more(until, deadline)
         line = bytes(self._received[:end])
         del self._received[: end + 1]
         return line
+
+    def receive_value(self, *, deadline: float) -> Any:
+        """The next JSON object, wherever its peer ends a line. Raises as receive_line does, and WireError for what is
+        no JSON."""
+        until = time.monotonic() + deadline
+        while True:
+            # A part of a value is tried with each packet that comes (256 KiB); the answers of a target are a few.
+            text = self._received.decode(errors="replace").lstrip()
+            try:
+                value, end = json.JSONDecoder().raw_decode(text)
+            except ValueError as error:
+                if text and not text.startswith("{"):
+                    raise WireError(f"{self._path} sent no JSON object: {text[:200]!r}") from error
+            else:
+                self._received = bytearray(text[end:].encode())
+                return value
+            self._receive_more(until, deadline)
+
+    def _receive_more(self, until: float, deadline: float) -> None:
+        """Wait for bytes and add what came."""
+        if len(self._received) > LONGEST_LINE:
+            raise WireError(f"{self._path}: an answer is longer than {LONGEST_LINE} bytes")
+        self._wait(select.POLLIN, until, deadline)
+        try:
+            part = self._socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise PeerClosed(f"{self._path}: {error.strerror}") from error
+        if not part:
+            raise PeerClosed(f"{self._path}: the connection was closed", remedy="is the process behind it running?")
+        self._received += part
 
     def _wait(self, event: int, until: float, deadline: float) -> None:
         poll = select.poll()

@@ -64,7 +64,8 @@ def _without_drive(facts: Facts) -> Iterator[Trial]:
         ("with zones (ZNS)", Emulated(namespaces=(zoned,))),
         ("with Flexible Data Placement", Emulated(namespaces=(namespace,), fdp=Fdp())),
         ("with virtual functions (SR-IOV)", Emulated(namespaces=(namespace,), vfs=2)),
-        ("a file under qemu-storage-daemon", VhostUser(file=_IMAGE, size=GIB)),
+        ("a file under nvlane-target", VhostUser(file=_IMAGE, size=GIB)),
+        ("a file under qemu-storage-daemon", VhostUser(engine="qemu-storage-daemon", file=_IMAGE, size=GIB)),
         ("an NVDIMM of memory", Nvdimm(backing=Backing.MEMORY, size=256 * MIB)),
         ("an NVDIMM of hugepages", Nvdimm(backing=Backing.HUGEPAGES, size=256 * MIB)),
         ("virtio-pmem on a file", Nvdimm(backing=Backing.FILE, path=_IMAGE, size=256 * MIB)),
@@ -79,7 +80,7 @@ def _with_drive(facts: Facts) -> Iterator[Trial]:
     for kind, variant in (
         (LaneKind.PASSTHROUGH, "a whole drive"),
         (LaneKind.USERSPACE, "a drive as virtio-blk"),
-        (LaneKind.VHOST_USER, "a drive under qemu-storage-daemon"),
+        (LaneKind.VHOST_USER, "a drive under nvlane-target"),
     ):
         tried = {address: _refusals(_taking(kind, address), facts) for address in addresses}
         able = tuple(address for address, refusals in tried.items() if not refusals)

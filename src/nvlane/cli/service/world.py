@@ -22,6 +22,7 @@ from nvlane.lanes.subjects import content_paths, drives, paths
 from nvlane.model.errors import HostError
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import Nvdimm
+from nvlane.targets.program import packaged_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ def _facts(world: World, spec_paths: Sequence[str], *, qemu: str, probe_kvm: boo
         runtime_dir=str(store.runtime),
         spec_paths=spec_paths,
         qemu=qemu,
+        target=packaged_target(),
         remembered=store.remembered_drives(),
         kvm_probe=kvm_prober(world.host, cache) if probe_kvm else None,
         cache=cache,
