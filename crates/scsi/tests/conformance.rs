@@ -81,11 +81,9 @@ fn tell(outcome: Outcome, data: &[u8]) -> String {
 
 fn table(nexus: &mut Nexus, rows: &[(&str, &str, &str, &str)]) {
     for (what, cdb, parameters, answer) in rows {
-        let expected = match answer.as_bytes() {
-            // An answer in bytes may be laid out over several lines.
-            [first, ..] if first.is_ascii_digit() => hex(&bytes(answer)),
-            _ => (*answer).to_string(),
-        };
+        let is_hex = answer.chars().all(|letter| letter.is_ascii_hexdigit() || letter.is_whitespace());
+        // An answer in bytes may be laid out over several lines.
+        let expected = if is_hex { hex(&bytes(answer)) } else { (*answer).to_string() };
         assert_eq!(nexus.run(cdb, parameters), expected, "{what}: {cdb}");
     }
 }
@@ -102,7 +100,7 @@ fn inquiry_and_vital_product_data() {
                 "",
                 "00 00 07 12 5b 00 00 02 4e564c414e452020 4d616c6c6f63206469736b2020202020 30303031
                  00000000000000000000000000000000000000000000 00c0 05c0 0600
-                 00000000000000000000000000000000 0000000000000000000000000000000000",
+                 00000000000000000000000000000000 00000000000000000000000000000000",
             ),
             ("the first 36 bytes", "12 00 00 00 05 00", "", "00 00 07 12 5b"),
             ("an allocation length of zero is no error", "12 00 00 00 00 00", "", "good"),
@@ -121,7 +119,7 @@ fn inquiry_and_vital_product_data() {
                 "12 01 83 01 00 00",
                 "",
                 "00 83 00 4e
-                 01 03 00 08 3b92b6f9e6ee34c7
+                 01 03 00 08 35401c29d52a2355
                  01 0a 00 12 10 00 00112233445546778899aabbccddeeff
                  02 01 00 28 4e564c414e452020
                  3030313132323333343435353436373738383939616162626363646465656666",
