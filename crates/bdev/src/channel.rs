@@ -7,6 +7,7 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::file::{DirectChannel, ThreadChannel, UringChannel};
 use crate::malloc::MallocChannel;
 use crate::pending::Pending;
 use crate::stats::Ledger;
@@ -16,6 +17,9 @@ use crate::{ChannelStats, Completion, Kind, Operation, Qos, Request, Status, Sub
 pub enum Backend {
     Null,
     Malloc(MallocChannel),
+    Direct(Box<DirectChannel>),
+    Uring(Box<UringChannel>),
+    Threads(Box<ThreadChannel>),
 }
 
 /// Requests done within the turn so far, by kind.
@@ -58,9 +62,23 @@ impl Channel {
         let status = match &mut self.backend {
             Backend::Null => Status::Ok,
             Backend::Malloc(malloc) => malloc.submit(request),
+            _ => return self.submit_to_device(request),
         };
         self.done(Kind::of(request.operation), request.length, status);
         Submitted::Done(status)
+    }
+
+    fn submit_to_device(&mut self, request: &Request<'_>) -> Submitted {
+        let place = self.pending.insert(request, self.turn.began);
+        let submitted = self.backend.submit(&Request { token: place, ..*request });
+        match submitted {
+            Submitted::Pending => return Submitted::Pending,
+            Submitted::Done(status) => self.done(Kind::of(request.operation), request.length, status),
+            Submitted::Busy if self.qos.active() => self.qos.give_back(request.operation, request.length),
+            Submitted::Busy => {}
+        }
+        self.pending.remove(place);
+        submitted
     }
 
     /// Hands what was submitted to the device: a doorbell, an `io_uring_enter`, or nothing.
@@ -70,17 +88,37 @@ impl Channel {
             self.count_turn();
         }
         self.turn.began = 0;
+        self.backend.kick();
     }
 
     /// Appends what has ended and returns how many.
     #[inline]
     pub fn poll(&mut self, completions: &mut Vec<Completion>) -> usize {
         self.refused = false;
-        if self.backend.is_memory() {
+        if self.pending.len() == 0 {
             return 0;
         }
-        let _ = completions;
-        0
+        let known = completions.len();
+        self.backend.poll(completions);
+        self.count_ended(&mut completions[known..])
+    }
+
+    /// Gives each completion its own token back, and counts it.
+    fn count_ended(&mut self, ended: &mut [Completion]) -> usize {
+        if ended.is_empty() {
+            return 0;
+        }
+        self.stats.reset_if_asked();
+        let now = ticks::now();
+        for completion in ended.iter_mut() {
+            let entry = self.pending.remove(completion.token);
+            completion.token = entry.token;
+            self.stats.finished(entry.kind, 1, entry.length, now.saturating_sub(entry.began));
+            if completion.status != Status::Ok {
+                self.stats.failed(completion.status);
+            }
+        }
+        ended.len()
     }
 
     /// How many requests are under way.
@@ -91,14 +129,14 @@ impl Channel {
     /// Becomes readable when a request ends after [`Channel::arm`] was called. `None`: the device has to be polled
     /// while requests are under way, or none ever is.
     pub fn wait_descriptor(&self) -> Option<RawFd> {
-        None
+        self.backend.wait_descriptor()
     }
 
     /// Before the reactor sleeps: from now on a request that ends makes the descriptor readable, until the next `poll`.
     /// `false`: do not sleep (something has ended already, a limit has refused a request, or the device has to be
     /// polled).
     pub fn arm(&mut self) -> bool {
-        !self.refused && self.pending.len() == 0
+        !self.refused && (self.pending.len() == 0 || self.backend.arm())
     }
 
     /// Brings what a later request will touch into the cache; costs nothing where that makes no sense.
@@ -145,10 +183,52 @@ impl Drop for Channel {
     }
 }
 
+/// What channels of devices ask of each other: `error` and `delay` stand on another one.
 impl Backend {
+    pub(crate) fn submit(&mut self, request: &Request<'_>) -> Submitted {
+        match self {
+            Backend::Null => Submitted::Done(Status::Ok),
+            Backend::Malloc(malloc) => Submitted::Done(malloc.submit(request)),
+            Backend::Direct(direct) => Submitted::Done(direct.submit(request)),
+            Backend::Uring(uring) => uring.submit(request),
+            Backend::Threads(threads) => threads.submit(request),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn kick(&mut self) {
+        if let Backend::Uring(uring) = self {
+            uring.kick();
+        }
+    }
+
+    pub(crate) fn poll(&mut self, completions: &mut Vec<Completion>) {
+        match self {
+            Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => {}
+            Backend::Uring(uring) => uring.poll(completions),
+            Backend::Threads(threads) => threads.poll(completions),
+        }
+    }
+
+    pub(crate) fn arm(&mut self) -> bool {
+        match self {
+            Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => true,
+            Backend::Uring(uring) => uring.arm(),
+            Backend::Threads(threads) => threads.arm(),
+        }
+    }
+
+    pub(crate) fn wait_descriptor(&self) -> Option<RawFd> {
+        match self {
+            Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => None,
+            Backend::Uring(uring) => Some(uring.wait_descriptor()),
+            Backend::Threads(threads) => Some(threads.wait_descriptor()),
+        }
+    }
+
     /// Every request is done within `submit`.
     #[inline(always)]
     fn is_memory(&self) -> bool {
-        matches!(self, Backend::Null | Backend::Malloc(_))
+        matches!(self, Backend::Null | Backend::Malloc(_) | Backend::Direct(_))
     }
 }

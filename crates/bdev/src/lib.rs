@@ -8,6 +8,7 @@
 mod bdev;
 mod channel;
 mod failure;
+pub mod file;
 pub mod malloc;
 pub mod null;
 mod pending;
@@ -20,6 +21,7 @@ mod uuid;
 pub use bdev::{Base, Bdev, Info};
 pub use channel::{Backend, Channel};
 pub use failure::BdevError;
+pub use file::FileBdev;
 pub use malloc::Malloc;
 pub use null::Null;
 pub use qos::{Limits, Qos};

@@ -3,49 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use nvlane_memory::{HostMemory, copy};
 use serde_json::{Value, json};
 
 use crate::{Backend, Base, Bdev, BdevError, Info, Operation, Request, Status};
-
-/// Memory of ours.
-struct HostMemory {
-    pointer: *mut u8,
-    length: usize,
-}
-
-// SAFETY: the mapping is owned and lives until drop; who touches its bytes is the users' agreement.
-unsafe impl Send for HostMemory {}
-// SAFETY: as above.
-unsafe impl Sync for HostMemory {}
-
-impl HostMemory {
-    fn new(length: usize) -> std::io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-        let pointer = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if pointer == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: exactly the mapping made above; advice does not change its contents.
-        unsafe { libc::madvise(pointer, length, libc::MADV_HUGEPAGE) };
-        Ok(Self { pointer: pointer.cast(), length })
-    }
-}
-
-impl Drop for HostMemory {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `new`; channels hold this by `Arc`, so none uses it any more.
-        unsafe { libc::munmap(self.pointer.cast(), self.length) };
-    }
-}
 
 /// The pieces of a disk in order: the first is as large as the disk was when it was made, each growth adds one.
 type Pieces = Arc<Vec<Arc<HostMemory>>>;
@@ -86,7 +47,7 @@ fn bytes(info: &Info, blocks: u64) -> Result<u64, BdevError> {
 }
 
 fn allocate(info: &Info, length: u64) -> Result<HostMemory, BdevError> {
-    HostMemory::new(length as usize).map_err(|error| {
+    HostMemory::new(length as usize, false).map_err(|error| {
         BdevError::io(format_args!("malloc bdev {:?}: {length} bytes of memory", info.name), &error)
     })
 }
@@ -116,7 +77,7 @@ impl Bdev for Malloc {
     fn resize(&self, blocks: u64) -> Result<(), BdevError> {
         let wanted = bytes(self.info(), blocks)?;
         let mut pieces = self.shared.pieces.write().unwrap_or_else(PoisonError::into_inner);
-        let present: u64 = pieces.iter().map(|piece| piece.length as u64).sum();
+        let present: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         let current = self.shared.length.load(Relaxed);
         if wanted > current {
             View::new(pieces.clone()).zero(current, wanted.min(present) - current);
@@ -145,8 +106,8 @@ unsafe impl Send for View {}
 
 impl View {
     fn new(pieces: Pieces) -> Self {
-        let length = pieces.iter().map(|piece| piece.length as u64).sum();
-        let (first, first_length) = (pieces[0].pointer, pieces[0].length as u64);
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (first, first_length) = (pieces[0].pointer(), pieces[0].len() as u64);
         Self { pieces, first, first_length, length }
     }
 
@@ -164,11 +125,11 @@ impl View {
     #[cold]
     fn each_piece(&self, mut offset: u64, mut length: u64, with: &mut dyn FnMut(*mut u8, usize)) {
         for piece in self.pieces.iter() {
-            let size = piece.length as u64;
+            let size = piece.len() as u64;
             if offset < size && length != 0 {
                 let part = (size - offset).min(length);
                 // SAFETY: `offset + part` is at most the length of this piece.
-                with(unsafe { piece.pointer.add(offset as usize) }, part as usize);
+                with(unsafe { piece.pointer().add(offset as usize) }, part as usize);
                 (offset, length) = (0, length - part);
             } else {
                 offset -= size.min(offset);
@@ -179,7 +140,7 @@ impl View {
     fn zero(&self, offset: u64, length: u64) {
         self.each(offset, length, |address, count| {
             // SAFETY: `each` gives ranges of mapped memory only; nobody holds references into it.
-            unsafe { std::ptr::write_bytes(address, 0, count) }
+            unsafe { copy::clear(address, count) }
         });
     }
 }
@@ -203,11 +164,11 @@ impl MallocChannel {
         match request.operation {
             Operation::Read => self.copy(request, |disk, guest, count| {
                 // SAFETY: `copy` gives a range of the disk and one of a segment, which the caller of `submit` vouches for.
-                unsafe { std::ptr::copy_nonoverlapping(disk, guest, count) }
+                unsafe { copy::bytes(disk, guest, count) }
             }),
             Operation::Write => self.copy(request, |disk, guest, count| {
                 // SAFETY: as above.
-                unsafe { std::ptr::copy_nonoverlapping(guest, disk, count) }
+                unsafe { copy::bytes(guest, disk, count) }
             }),
             Operation::Flush => Status::Ok,
             Operation::Unmap | Operation::WriteZeroes { .. } => {

@@ -37,7 +37,7 @@ const MOST_SEGMENTS: usize = 1024;
 impl Transfer {
     fn start(&mut self, offset: u64, length: u64, segments: impl Iterator<Item = Segment>) {
         self.segments.clear();
-        self.segments.extend(segments.filter(|segment| segment.length != 0));
+        self.segments.extend(segments.filter(|segment| !segment.is_empty()));
         (self.first, self.offset, self.left) = (0, offset, length);
     }
 
@@ -53,11 +53,10 @@ impl Transfer {
         self.left -= count;
         while count != 0 && self.first < self.segments.len() {
             let segment = &mut self.segments[self.first];
-            let part = count.min(segment.length as u64) as usize;
-            segment.base = segment.base.wrapping_add(part);
-            segment.length -= part;
-            count -= part as u64;
-            if segment.length == 0 {
+            let part = count.min(segment.len() as u64);
+            *segment = segment.part(part as usize, usize::MAX);
+            count -= part;
+            if segment.is_empty() {
                 self.first += 1;
             }
         }
@@ -78,9 +77,6 @@ pub enum Next {
     Again,
     Done(Status),
 }
-
-/// Zeroes to write from, where neither the file system nor the drive makes them. Read by the kernel only.
-static ZEROES: [u8; 65536] = [0; 65536];
 
 impl Job {
     pub fn idle() -> Self {
@@ -108,7 +104,8 @@ impl Job {
             return self.failed(i32::try_from(-result).unwrap_or(libc::EIO));
         }
         match self.call {
-            Call::Read | Call::Write if result == 0 && self.transfer.left != 0 => Next::Done(Status::IoError), // beyond the end of a file that was cut short
+            // Beyond the end of a file that was cut short.
+            Call::Read | Call::Write if result == 0 && self.transfer.left != 0 => Next::Done(Status::IoError),
             Call::Read | Call::Write => {
                 self.transfer.advance(result as u64);
                 if self.transfer.left == 0 { Next::Done(Status::Ok) } else { self.again() }
@@ -120,7 +117,11 @@ impl Job {
     fn failed(&mut self, errno: i32) -> Next {
         match (errno, self.call, self.operation) {
             (libc::EINTR | libc::EAGAIN, ..) => Next::Again,
-            (libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV, Call::PunchHole, Operation::WriteZeroes { .. }) => {
+            (
+                libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV,
+                Call::PunchHole,
+                Operation::WriteZeroes { .. },
+            ) => {
                 self.call = Call::ZeroRange;
                 Next::Again
             }
@@ -136,11 +137,9 @@ impl Job {
     fn again(&mut self) -> Next {
         if matches!(self.operation, Operation::WriteZeroes { .. }) && self.transfer.segments().is_empty() {
             let (offset, left) = (self.transfer.offset, self.transfer.left);
-            let round = left.min((MOST_SEGMENTS / 4 * ZEROES.len()) as u64);
-            let pieces = (0..round).step_by(ZEROES.len()).map(|at| Segment {
-                base: ZEROES.as_ptr().cast_mut(),
-                length: (round - at).min(ZEROES.len() as u64) as usize,
-            });
+            let zeroes = super::raw::zeroes();
+            let round = left.min((MOST_SEGMENTS / 4 * zeroes.len()) as u64);
+            let pieces = (0..round).step_by(zeroes.len()).map(|at| zeroes.part(0, (round - at) as usize));
             self.transfer.start(offset, left, pieces);
         }
         Next::Again
@@ -164,10 +163,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Segments of a buffer that nobody reads or writes, with gaps between them.
     fn segments(lengths: &[usize]) -> Vec<Segment> {
-        let mut at = 0x10000usize;
+        let whole = super::super::raw::zeroes();
+        let mut at = 0;
         let place = |&length: &usize| {
-            let segment = Segment { base: at as *mut u8, length };
+            let segment = whole.part(at, length);
             at += length + 64;
             segment
         };
@@ -192,16 +193,16 @@ mod tests {
             prop_assume!(total != 0);
             let wanted: Vec<(u64, usize)> = segments
                 .iter()
-                .flat_map(|segment| (0..segment.length).map(|byte| segment.base as usize + byte))
+                .flat_map(|segment| (0..segment.len()).map(|byte| segment.base() as usize + byte))
                 .enumerate()
                 .map(|(at, address)| (4096 + at as u64, address))
                 .collect();
             let (mut job, mut seen) = (job(Operation::Read, 4096, total, &segments), Vec::new());
             for &cut in cuts.iter().cycle() {
-                let offered: usize = job.transfer.segments().iter().map(|segment| segment.length).sum();
+                let offered: usize = job.transfer.segments().iter().map(|segment| segment.len()).sum();
                 let count = cut.min(offered as u64);
                 let bytes = job.transfer.segments().iter()
-                    .flat_map(|segment| (0..segment.length).map(|byte| segment.base as usize + byte));
+                    .flat_map(|segment| (0..segment.len()).map(|byte| segment.base() as usize + byte));
                 seen.extend(bytes.take(count as usize).enumerate().map(|(at, byte)| (job.transfer.offset + at as u64, byte)));
                 match job.finish(count as i64) {
                     Next::Again => {}
@@ -224,7 +225,7 @@ mod tests {
         loop {
             assert_eq!(job.call, Call::Write);
             assert_eq!(job.transfer.offset, 512 + written);
-            let count: usize = job.transfer.segments().iter().map(|segment| segment.length).sum();
+            let count: usize = job.transfer.segments().iter().map(|segment| segment.len()).sum();
             written += count as u64;
             match job.finish(count as i64) {
                 Next::Again => {}
@@ -238,7 +239,8 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart() {
-        let ends = |operation, errno: i32| job(operation, 0, 512, &segments(&[512])).finish(-i64::from(errno));
+        let ends =
+            |operation, errno: i32| job(operation, 0, 512, &segments(&[512])).finish(-i64::from(errno));
         assert_eq!(ends(Operation::Write, libc::ENOSPC), Next::Done(Status::NoSpace));
         assert_eq!(ends(Operation::Write, libc::EIO), Next::Done(Status::IoError));
         assert_eq!(ends(Operation::Read, libc::EINTR), Next::Again);

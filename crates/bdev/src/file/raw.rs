@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
+use nvlane_memory::{HostMemory, Segment, copy};
+
 use super::job::{Call, Job};
 
 const BLKDISCARD: libc::c_ulong = 0x1277; // _IO(0x12, 119), linux/fs.h
@@ -34,7 +36,11 @@ pub fn perform(fd: RawFd, job: &Job) -> i64 {
             }
         }
     };
-    if result < 0 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)) } else { result as i64 }
+    if result < 0 {
+        -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    } else {
+        result as i64
+    }
 }
 
 /// The mode of fallocate(2) for a call that is one.
@@ -68,9 +74,75 @@ pub fn direct_alignment(file: &File) -> Option<(u32, u32)> {
     // SAFETY: all bytes zero are a valid `statx`, and the call writes no more than one.
     let (result, found) = unsafe {
         let mut found: libc::statx = std::mem::zeroed();
-        let result = libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_DIOALIGN, &raw mut found);
+        let result =
+            libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_DIOALIGN, &raw mut found);
         (result, found)
     };
     (result == 0 && found.stx_mask & STATX_DIOALIGN != 0)
         .then_some((found.stx_dio_mem_align, found.stx_dio_offset_align))
+}
+
+/// Zeroes to write from, where neither the file system nor the drive makes them. Read by the kernel only.
+pub fn zeroes() -> Segment {
+    #[repr(align(4096))]
+    struct Aligned([u8; 65536]);
+    static ZEROES: Aligned = Aligned([0; 65536]);
+    // SAFETY: a static lives for ever. It is not writable, and the one user (a job that writes zeroes) only has it read.
+    unsafe { Segment::new(ZEROES.0.as_ptr().cast_mut(), ZEROES.0.len()) }
+}
+
+/// Bytes of a file that a lock is about.
+#[derive(Clone, Copy)]
+pub struct Range {
+    pub start: i64,
+    pub length: i64,
+}
+
+fn flock(kind: libc::c_int, range: Range) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start,
+        l_len: range.length,
+        l_pid: 0,
+    }
+}
+
+/// Takes a shared lock of the open file description.
+pub fn lock_shared(fd: RawFd, range: Range) -> io::Result<()> {
+    let lock = flock(libc::F_RDLCK, range);
+    // SAFETY: the call reads one `flock`.
+    if unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &raw const lock) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Whether another open file description has locked any of it.
+pub fn is_locked(fd: RawFd, range: Range) -> io::Result<bool> {
+    let mut lock = flock(libc::F_WRLCK, range);
+    // SAFETY: the call reads and writes one `flock`.
+    if unsafe { libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+/// The first `length` bytes of a buffer, as what a call reads or writes.
+pub fn buffer_segment(buffer: &HostMemory, length: usize) -> Segment {
+    assert!(length <= buffer.len());
+    // SAFETY: within the buffer, which its slot keeps until the request that uses it has ended.
+    unsafe { Segment::new(buffer.pointer(), length) }
+}
+
+/// Copies the guest's memory to a buffer.
+pub fn gather(guest: &[Segment], buffer: Segment) {
+    // SAFETY: the buffer is memory of ours, not the guest's.
+    unsafe { copy::gather(guest, buffer.base(), buffer.len()) };
+}
+
+/// Copies a buffer to the guest's memory.
+pub fn scatter(buffer: Segment, guest: &[Segment]) {
+    // SAFETY: the buffer is memory of ours, not the guest's.
+    unsafe { copy::scatter(buffer.base(), guest, buffer.len()) };
 }
