@@ -1,1 +1,4 @@
 //! The vhost-user target.
+
+pub mod app;
+pub mod control;

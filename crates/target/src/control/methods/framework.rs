@@ -1,0 +1,111 @@
+//! The program itself: version, methods, states, end.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::control::core::Core;
+use crate::control::message::{RpcError, code};
+use crate::control::method::{Method, Outcome, Wait, When};
+use crate::control::parameters::{Parameters, Refusal, given};
+
+/// The release of SPDK whose methods, parameters and replies these are.
+const SPDK: (u32, u32) = (26, 5);
+
+pub static METHODS: &[Method] = &[
+    Method::new("spdk_get_version", When::Always, get_version),
+    Method::new("rpc_get_methods", When::Always, get_methods),
+    Method::new("framework_start_init", When::Startup, start_init),
+    Method::new("framework_wait_init", When::Always, wait_init),
+    Method::new("spdk_kill_instance", When::Runtime, kill_instance),
+];
+
+fn get_version(_: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    parameters.none("spdk_get_version method requires no parameters")?;
+    let (major, minor) = SPDK;
+    let own = env!("CARGO_PKG_VERSION");
+    Ok(json!({
+        "version": format!("nvlane-target v{own}, with the RPC of SPDK v{major}.{minor:02}"),
+        "fields": {
+            "major": major,
+            "minor": minor,
+            "patch": 0,
+            "suffix": format!("-nvlane-{own}"),
+            "commit": "",
+        },
+    })
+    .into())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetMethods {
+    #[serde(default, deserialize_with = "given")]
+    current: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    include_aliases: Option<bool>,
+}
+
+fn get_methods(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    let asked: GetMethods = parameters.decode_or_default(Refusal::Plain)?;
+    let state = asked.current.unwrap_or(false).then_some(core.running);
+    Ok(json!(core.methods.names(state, asked.include_aliases.unwrap_or(false))).into())
+}
+
+fn start_init(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    parameters.none("framework_start_init requires no parameters")?;
+    core.running = true;
+    log::info!("initialized by RPC");
+    Ok(Value::Bool(true).into())
+}
+
+fn wait_init(core: &mut Core, _: &Parameters) -> Result<Outcome, RpcError> {
+    if core.running {
+        return Ok(Value::Bool(true).into());
+    }
+    let poll = |core: &mut Core, _| core.running.then_some(Ok(Value::Bool(true)));
+    Ok(Outcome::Wait(Wait { deadline: None, poll: Box::new(poll) }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KillInstance {
+    sig_name: Signal,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Signal {
+    Name(String),
+    Number(i32),
+}
+
+fn kill_instance(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    let asked: KillInstance = parameters.decode(Refusal::Plain)?;
+    let unknown = |name: String| {
+        RpcError::new(code::INVALID_PARAMS, "Invalid parameters")
+            .with(format!("`sig_name` is SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGKILL or SIGUSR1, not {name}"))
+    };
+    let number = match &asked.sig_name {
+        Signal::Name(name) => match name.strip_prefix("SIG").unwrap_or(name) {
+            "INT" => libc::SIGINT,
+            "TERM" => libc::SIGTERM,
+            "QUIT" => libc::SIGQUIT,
+            "HUP" => libc::SIGHUP,
+            "KILL" => libc::SIGKILL,
+            "USR1" => libc::SIGUSR1,
+            _ => return Err(unknown(name.clone())),
+        },
+        Signal::Number(number) => *number,
+    };
+    match number {
+        libc::SIGINT | libc::SIGTERM | libc::SIGQUIT | libc::SIGHUP => core.ending = true,
+        libc::SIGUSR1 => {}
+        libc::SIGKILL => {
+            let this = rustix::process::getpid();
+            rustix::process::kill_process(this, rustix::process::Signal::KILL)
+                .map_err(|errno| RpcError::errno(errno.raw_os_error()))?;
+        }
+        number => return Err(unknown(number.to_string())),
+    }
+    Ok(Value::Bool(true).into())
+}
