@@ -36,10 +36,10 @@ impl Transfer {
     /// RDPROTECT and WRPROTECT ask for protection information, which this disk has not (PROTECT is zero).
     #[inline]
     fn check(cdb: &Cdb, transfer: Transfer) -> Result<Transfer, Sense> {
+        cdb.check_control()?;
         if cdb.byte(1) & 0xE0 != 0 {
             return Err(Sense::cdb_field(1, Some(7)));
         }
-        cdb.check_control()?;
         Ok(transfer)
     }
 
