@@ -45,7 +45,7 @@ pub fn run(input: &[u8]) {
         rest = after;
         let mut parameters = sent.to_vec();
         parameters.resize(parameter_length(&disk, &cdb), 0);
-        let plain = unit.is_plain(&disk);
+        let plain = [false, true].map(|write| unit.is_plain(&disk, write));
         let command = Command { cdb: &cdb, parameters: &parameters };
         let outcome = execute(&disk, blocks, &mut unit, command, &mut data);
         check(&disk, blocks, &cdb, &outcome, &data);
@@ -101,8 +101,12 @@ fn check(disk: &Disk, blocks: u64, cdb: &Cdb, outcome: &Outcome, data: &[u8]) {
 }
 
 /// The short path for READ and WRITE says what the long one says.
-fn check_short_path(disk: &Disk, blocks: u64, cdb: &Cdb, plain: bool, outcome: &Outcome) {
-    let (true, Some(decoded)) = (plain, Transfer::decode(cdb)) else { return };
+fn check_short_path(disk: &Disk, blocks: u64, cdb: &Cdb, plain: [bool; 2], outcome: &Outcome) {
+    let Some(decoded) = Transfer::decode(cdb) else { return };
+    let write = decoded.map_or(true, |transfer| transfer.write);
+    if !plain[0] || (write && !plain[1]) {
+        return;
+    }
     let extent = decoded.and_then(|transfer| transfer.extent(blocks, disk.limits.transfer_blocks));
     match outcome {
         Outcome::Operation(Operation::Read { extent: long, .. } | Operation::Write { extent: long, .. }) => {

@@ -39,6 +39,7 @@ pub use attention::Attention;
 pub use cdb::{CDB_LENGTH, Cdb};
 pub use disk::{Disk, Limits, Provisioning};
 pub use execute::{Command, Outcome, absent, execute, parameter_length};
+pub use luns::well_known;
 pub use operation::{Compare, Extent, Operation, Pattern};
 pub use sense::{Field, Sense, SenseKey, Status};
 pub use transfer::Transfer;

@@ -53,10 +53,10 @@ impl Unit {
         self.modes
     }
 
-    /// No state of this unit bears on a READ or WRITE: it can be carried out from its CDB alone, through
+    /// No state of this unit bears on a READ (or on a WRITE): it can be carried out from its CDB alone, through
     /// [`crate::Transfer`], without asking [`crate::execute`].
-    pub fn is_plain(&self, disk: &Disk) -> bool {
-        !self.pending.any() && !self.stopped && !self.modes.write_protect && !disk.read_only
+    pub fn is_plain(&self, disk: &Disk, write: bool) -> bool {
+        !self.pending.any() && !self.stopped && (!write || self.check_writable(disk).is_ok())
     }
 
     /// Every write has to be on stable storage before its status: the initiator turned the cache off.

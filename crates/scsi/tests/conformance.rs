@@ -3,7 +3,7 @@
 
 use nvlane_scsi::{
     Attention, Cdb, Command, Disk, Limits, Outcome, Provisioning, Status, Unit, absent, execute,
-    parameter_length,
+    parameter_length, well_known,
 };
 
 fn disk() -> Disk {
@@ -421,7 +421,7 @@ fn mode_select() {
     assert_eq!(nexus.run("15 10 00 00 10 00", "00000000 0a 0a 06 10 08 00 0000 0000 0000"), "good");
     assert!(nexus.unit.modes().descriptor_sense);
     assert_eq!(nexus.run("2a 00 00000000 00 0001 00", ""), "check 7/27/02");
-    assert!(!nexus.unit.is_plain(&nexus.disk));
+    assert!(nexus.unit.is_plain(&nexus.disk, false) && !nexus.unit.is_plain(&nexus.disk, true));
 }
 
 #[test]
@@ -505,7 +505,7 @@ fn unit_attention_comes_first_and_once() {
 
     nexus.unit.raise(Attention::LunsChanged);
     nexus.unit.raise(Attention::CapacityChanged);
-    assert!(!nexus.unit.is_plain(&nexus.disk));
+    assert!(!nexus.unit.is_plain(&nexus.disk, false));
     assert_eq!(nexus.run("c1 00 00 00 00 00", ""), "check 6/2a/09", "even of a command that is none");
     nexus.run("a0 00 00 000000 00000100 00 00", "");
     assert_eq!(nexus.run(ready, ""), "good", "REPORT LUNS has told the other");
@@ -562,6 +562,26 @@ fn a_unit_that_is_not_there() {
     assert_eq!(ask("a0 00 00 000000 00000100 00 00", false), hex(&bytes("00000000 00000000")));
     let sense = hex(&bytes("70 00 05 00000000 0a 00000000 25 00 00 000000"));
     assert_eq!(ask("03 00 00 00 fc 00", true), sense);
+}
+
+#[test]
+fn the_well_known_unit() {
+    let ask = |cdb: &str| {
+        let mut data = Vec::new();
+        let outcome = well_known(
+            &Cdb::new(&bytes(cdb)),
+            &[*b"\x01\x00\x40\0\0\0\0\0", *b"\x01\x03\x40\0\0\0\0\0"],
+            &mut data,
+        );
+        tell(outcome, &data)
+    };
+    assert_eq!(
+        ask("a0 00 00 000000 00000100 00 00"),
+        hex(&bytes("00000010 00000000 0100400000000000 0103400000000000"))
+    );
+    assert_eq!(ask("12 00 00 00 01 00"), "1e");
+    assert_eq!(ask("00 00 00 00 00 00"), "good");
+    assert_eq!(ask("28 00 00000000 00 0001 00"), "check 5/20/00");
 }
 
 #[test]
