@@ -7,6 +7,8 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::delay::DelayChannel;
+use crate::error::ErrorChannel;
 use crate::file::{DirectChannel, ThreadChannel, UringChannel};
 use crate::malloc::MallocChannel;
 use crate::pending::Pending;
@@ -20,6 +22,8 @@ pub enum Backend {
     Direct(Box<DirectChannel>),
     Uring(Box<UringChannel>),
     Threads(Box<ThreadChannel>),
+    Error(Box<ErrorChannel>),
+    Delay(Box<DelayChannel>),
 }
 
 /// Requests done within the turn so far, by kind.
@@ -136,7 +140,11 @@ impl Channel {
     /// `false`: do not sleep (something has ended already, a limit has refused a request, or the device has to be
     /// polled).
     pub fn arm(&mut self) -> bool {
-        !self.refused && (self.pending.len() == 0 || self.backend.arm())
+        if self.pending.len() == 0 {
+            self.backend.settle();
+            return !self.refused;
+        }
+        !self.refused && self.backend.arm()
     }
 
     /// Brings what a later request will touch into the cache; costs nothing where that makes no sense.
@@ -192,13 +200,18 @@ impl Backend {
             Backend::Direct(direct) => Submitted::Done(direct.submit(request)),
             Backend::Uring(uring) => uring.submit(request),
             Backend::Threads(threads) => threads.submit(request),
+            Backend::Error(error) => error.submit(request),
+            Backend::Delay(delay) => delay.submit(request),
         }
     }
 
     #[inline]
     pub(crate) fn kick(&mut self) {
-        if let Backend::Uring(uring) = self {
-            uring.kick();
+        match self {
+            Backend::Uring(uring) => uring.kick(),
+            Backend::Error(error) => error.kick(),
+            Backend::Delay(delay) => delay.kick(),
+            Backend::Null | Backend::Malloc(_) | Backend::Direct(_) | Backend::Threads(_) => {}
         }
     }
 
@@ -207,6 +220,8 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => {}
             Backend::Uring(uring) => uring.poll(completions),
             Backend::Threads(threads) => threads.poll(completions),
+            Backend::Error(error) => error.poll(completions),
+            Backend::Delay(delay) => delay.poll(completions),
         }
     }
 
@@ -215,6 +230,19 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => true,
             Backend::Uring(uring) => uring.arm(),
             Backend::Threads(threads) => threads.arm(),
+            Backend::Error(error) => error.arm(),
+            Backend::Delay(delay) => delay.arm(),
+        }
+    }
+
+    /// Nothing is under way: a signal that came late must not wake a reactor that waits for something else.
+    pub(crate) fn settle(&mut self) {
+        match self {
+            Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => {}
+            Backend::Uring(uring) => uring.settle(),
+            Backend::Threads(threads) => threads.settle(),
+            Backend::Error(error) => error.settle(),
+            Backend::Delay(delay) => delay.settle(),
         }
     }
 
@@ -223,6 +251,8 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => None,
             Backend::Uring(uring) => Some(uring.wait_descriptor()),
             Backend::Threads(threads) => Some(threads.wait_descriptor()),
+            Backend::Error(error) => error.wait_descriptor(),
+            Backend::Delay(delay) => Some(delay.wait_descriptor()),
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod bdev;
 mod channel;
+pub mod delay;
+pub mod error;
 mod failure;
 pub mod file;
 pub mod malloc;
@@ -14,12 +16,15 @@ pub mod null;
 mod pending;
 mod qos;
 mod request;
+mod stacked;
 mod stats;
 pub mod ticks;
 mod uuid;
 
 pub use bdev::{Base, Bdev, Info};
 pub use channel::{Backend, Channel};
+pub use delay::Delay;
+pub use error::ErrorBdev;
 pub use failure::BdevError;
 pub use file::FileBdev;
 pub use malloc::Malloc;

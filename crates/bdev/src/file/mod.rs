@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::{Value, json};
 
 pub use direct::DirectChannel;
+pub(crate) use raw::watch;
 pub use threads::ThreadChannel;
 pub use uring::UringChannel;
 

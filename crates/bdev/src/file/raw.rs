@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nvlane_memory::{HostMemory, Segment, copy};
 
@@ -145,4 +145,12 @@ pub fn gather(guest: &[Segment], buffer: Segment) {
 pub fn scatter(buffer: Segment, guest: &[Segment]) {
     // SAFETY: the buffer is memory of ours, not the guest's.
     unsafe { copy::scatter(buffer.base(), guest, buffer.len()) };
+}
+
+/// Has an epoll descriptor watch another for reading.
+pub fn watch(epoll: &OwnedFd, descriptor: RawFd) -> Result<(), rustix::io::Errno> {
+    use rustix::event::epoll::{EventData, EventFlags, add};
+    // SAFETY: the descriptor is that of a channel which lives as long as whoever asks to watch it.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    add(epoll, descriptor, EventData::new_u64(descriptor.as_raw_fd() as u64), EventFlags::IN)
 }

@@ -14,6 +14,7 @@ pub struct ThreadChannel {
     mailbox: Arc<Mailbox>,
     idle: Vec<Slot>,
     ended: Vec<(Slot, Status)>,
+    /// The mailbox may signal, or may have.
     armed: bool,
 }
 
@@ -36,11 +37,7 @@ impl ThreadChannel {
 
     pub(crate) fn poll(&mut self, completions: &mut Vec<Completion>) {
         if self.armed {
-            self.armed = false;
-            self.mailbox.disarm();
-        }
-        if self.in_flight() == 0 {
-            return;
+            self.settle();
         }
         self.mailbox.take(&mut self.ended);
         for (mut slot, status) in self.ended.drain(..) {
@@ -50,16 +47,28 @@ impl ThreadChannel {
         }
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        DEPTH - self.idle.len()
-    }
-
     pub(crate) fn arm(&mut self) -> bool {
         self.armed = true;
         self.mailbox.arm()
     }
 
+    pub(crate) fn settle(&mut self) {
+        self.armed = false;
+        self.mailbox.disarm();
+    }
+
     pub(crate) fn wait_descriptor(&self) -> RawFd {
         self.mailbox.descriptor()
+    }
+}
+
+impl Drop for ThreadChannel {
+    /// As for the ring: no thread may touch memory that is gone, and a drive that never answers holds nobody for ever.
+    fn drop(&mut self) {
+        let (mut ended, start) = (Vec::new(), std::time::Instant::now());
+        while self.idle.len() != DEPTH && start.elapsed() < std::time::Duration::from_secs(5) {
+            self.poll(&mut ended);
+            std::thread::yield_now();
+        }
     }
 }

@@ -140,10 +140,7 @@ impl UringChannel {
 
     pub(crate) fn poll(&mut self, completions: &mut Vec<Completion>) {
         if self.armed {
-            self.disarm();
-        }
-        if self.in_flight() == 0 {
-            return;
+            self.settle();
         }
         if self.away != 0 {
             self.take_back(completions);
@@ -210,9 +207,11 @@ impl UringChannel {
     }
 
     #[cold]
-    fn disarm(&mut self) {
-        let _ = self.ring.submitter().unregister_eventfd(); // ENXIO: there is none, which is what is wanted
-        self.armed = false;
+    pub(crate) fn settle(&mut self) {
+        if self.armed {
+            let _ = self.ring.submitter().unregister_eventfd(); // ENXIO: there is none, which is what is wanted
+            self.armed = false;
+        }
         self.mailbox.disarm();
     }
 
