@@ -54,6 +54,18 @@ pub unsafe fn scatter(from: *const u8, segments: &[Segment], length: usize) -> u
     })
 }
 
+/// Fetches the cache line of an address. Any address will do: a prefetch never faults.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Calls `each(base, length, bytes done before)` for the pieces of `length` bytes from `offset` on.
 #[inline(always)]
 fn walk(

@@ -1,0 +1,507 @@
+//! The packed virtqueue (virtio 1.3, section 2.8).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nvlane_memory::{GuestMemory, Hint};
+
+use crate::Ring;
+use crate::buffers::{Buffers, INDIRECT, NEXT, Table, WRITE};
+use crate::chain::{Chain, Segments};
+use crate::config::{QueueConfig, VringBase};
+use crate::error::RingError;
+use crate::inflight::packed::{PackedRecord, Recovered, UsedFlags};
+use crate::log::WriteLog;
+use crate::notify::{Call, crossed};
+use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU32, AtomicU64, fence};
+
+const AVAIL: u16 = 1 << 7;
+const USED: u16 = 1 << 15;
+
+// Event suppression structures (2.8.10): offset and wrap counter below, flags above.
+const EVENT_ENABLE: u32 = 0;
+const EVENT_DISABLE: u32 = 1;
+const EVENT_DESCRIPTOR: u32 = 2;
+
+/// A place in the ring, and the wrap counter of the lap it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub index: u16,
+    pub wrap: bool,
+}
+
+impl Position {
+    pub(crate) fn from_bits(bits: u16) -> Position {
+        Position { index: bits & 0x7fff, wrap: bits & 0x8000 != 0 }
+    }
+
+    pub(crate) fn bits(self) -> u16 {
+        self.index | u16::from(self.wrap) << 15
+    }
+
+    /// `count` places further; `count` is at most `size`, which is at most 32768.
+    #[inline(always)]
+    pub(crate) fn advance(self, count: u16, size: u16) -> Position {
+        let index = self.index + count;
+        if index >= size {
+            Position { index: index - size, wrap: !self.wrap }
+        } else {
+            Position { index, wrap: self.wrap }
+        }
+    }
+
+    /// The two flags of a descriptor that is available, or used, in this lap.
+    #[inline(always)]
+    fn available_flags(self) -> u16 {
+        if self.wrap { AVAIL } else { USED }
+    }
+
+    #[inline(always)]
+    fn used_flags(self) -> u16 {
+        if self.wrap { AVAIL | USED } else { 0 }
+    }
+}
+
+/// A descriptor as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub address: u64,
+    pub length: u32,
+    pub id: u16,
+    pub flags: u16,
+}
+
+/// The ring and the two event suppression structures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Areas {
+    /// Two words for each of `size` descriptors.
+    pub descriptors: *const AtomicU64,
+    pub driver_event: *const AtomicU32,
+    pub device_event: *const AtomicU32,
+    /// 1 to 32768.
+    pub size: u16,
+}
+
+impl Areas {
+    fn find(config: &QueueConfig) -> Result<Areas, RingError> {
+        let size = config.size;
+        if size == 0 || size > 32768 {
+            return Err(RingError::Size(size));
+        }
+        let ring =
+            config.area("descriptor ring", config.addresses.descriptors, 16 * usize::from(size), 16)?;
+        let driver = config.area("driver event suppression structure", config.addresses.driver, 4, 4)?;
+        let device = config.area("device event suppression structure", config.addresses.device, 4, 4)?;
+        Ok(Areas {
+            descriptors: ring.cast_const().cast(),
+            driver_event: driver.cast_const().cast(),
+            device_event: device.cast_const().cast(),
+            size,
+        })
+    }
+
+    #[inline(always)]
+    fn word(&self, index: u16, word: usize) -> &AtomicU64 {
+        debug_assert!(index < self.size && word < 2);
+        // SAFETY: the ring was found in one piece and aligned when the queue was made; the queue holds the memory; the
+        // index is that of a position, which is below the frozen size; everybody in this process uses atomics.
+        unsafe { &*self.descriptors.add(usize::from(index) * 2 + word) }
+    }
+
+    #[inline(always)]
+    fn driver_event(&self) -> &AtomicU32 {
+        // SAFETY: as for the ring.
+        unsafe { &*self.driver_event }
+    }
+
+    #[inline(always)]
+    fn device_event(&self) -> &AtomicU32 {
+        // SAFETY: as for the ring.
+        unsafe { &*self.device_event }
+    }
+
+    /// Length, id and flags, which are read (and written) in one piece.
+    #[inline(always)]
+    fn load(&self, index: u16) -> (u32, u16, u16) {
+        let word = self.word(index, 1).load(Acquire);
+        (word as u32, (word >> 32) as u16, (word >> 48) as u16)
+    }
+}
+
+impl UsedFlags for Areas {
+    fn still_available(&self, at: Position) -> bool {
+        self.load(at.index).2 & (AVAIL | USED) == at.available_flags()
+    }
+
+    fn scrub(&self, at: Position) {
+        let (length, id, flags) = self.load(at.index);
+        if flags & (AVAIL | USED) == at.used_flags() {
+            let unused = word(length, id, at.available_flags());
+            self.word(at.index, 1).store(unused, Release);
+        }
+    }
+}
+
+#[inline(always)]
+fn word(length: u32, id: u16, flags: u16) -> u64 {
+    u64::from(length) | u64::from(id) << 32 | u64::from(flags) << 48
+}
+
+/// A request that is completed but not shown.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    chain: Chain,
+    written: u32,
+}
+
+#[derive(Debug)]
+pub struct Packed {
+    areas: Areas,
+    next_avail: Position,
+    /// Where the next used descriptor goes that the driver has not been shown.
+    next_used: Position,
+    in_flight: u16,
+    /// Places of the ring between `next_used` and `next_avail`.
+    taken: u16,
+    event_idx: bool,
+    indirect: bool,
+    call: Call,
+    hint: Hint,
+    busy: Box<[bool]>,
+    memory: Arc<GuestMemory>,
+    batch: Vec<Done>,
+    record: Option<PackedRecord>,
+    /// The descriptors of the chain being taken, for the record.
+    descriptors: Vec<Descriptor>,
+    log: Option<WriteLog>,
+    /// The device-writable buffers of the chain being taken: its id comes with its last descriptor.
+    written: Vec<(u64, u32)>,
+    /// Where the ring is, for the log.
+    ring_address: u64,
+    /// What was in flight in the previous process, oldest first.
+    recovered: VecDeque<Recovered>,
+    broken: Option<RingError>,
+}
+
+// SAFETY: the pointers are into memory that the queue holds; one thread at a time has the queue.
+unsafe impl Send for Packed {}
+
+impl Packed {
+    /// # Errors
+    /// When size, addresses or the in-flight record do not fit together.
+    pub fn new(mut config: QueueConfig) -> Result<Packed, RingError> {
+        let areas = Areas::find(&config)?;
+        let size = config.size;
+        let mut next_avail = Position::from_bits(config.base.0 as u16);
+        let mut next_used = Position::from_bits((config.base.0 >> 16) as u16);
+        for position in [next_avail, next_used] {
+            if position.index >= size {
+                return Err(RingError::OutOfRange(position.index));
+            }
+        }
+        let (mut record, mut recovered, mut taken) = (None, VecDeque::new(), 0);
+        if let Some(region) = config.inflight.take() {
+            let opened = PackedRecord::open(region, size, next_used, &areas)?;
+            taken = opened.chains.iter().map(|chain| chain.descriptors.len() as u16).sum();
+            next_used = opened.used;
+            next_avail = next_used.advance(taken, size);
+            (record, recovered) = (Some(opened.record), opened.chains.into());
+        }
+        let mut packed = Packed::over(areas, config.memory.clone(), next_used, next_avail);
+        packed.taken = taken;
+        packed.event_idx = config.event_idx;
+        packed.indirect = config.indirect;
+        packed.record = record;
+        packed.recovered = recovered;
+        packed.ring_address = config.addresses.descriptors;
+        packed.log = config.log.map(|log| WriteLog::new(log, size));
+        Ok(packed)
+    }
+
+    /// A queue over areas that hold what their size says, for as long as it lives.
+    pub(crate) fn over(
+        areas: Areas,
+        memory: Arc<GuestMemory>,
+        next_used: Position,
+        next_avail: Position,
+    ) -> Packed {
+        let size = usize::from(areas.size);
+        Packed {
+            areas,
+            next_avail,
+            next_used,
+            in_flight: 0,
+            taken: 0,
+            event_idx: false,
+            indirect: false,
+            call: Call::default(),
+            hint: Hint::default(),
+            busy: vec![false; size].into(),
+            memory,
+            batch: Vec::with_capacity(size),
+            record: None,
+            descriptors: Vec::new(),
+            log: None,
+            written: Vec::new(),
+            ring_address: 0,
+            recovered: VecDeque::new(),
+            broken: None,
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn with_event_idx(mut self) -> Packed {
+        self.event_idx = true;
+        self
+    }
+
+    #[inline(always)]
+    fn take(&mut self, segments: &mut Segments) -> Result<Option<Chain>, RingError> {
+        let start = self.next_avail;
+        let mut at = start;
+        let (mut length, mut id, mut flags) = self.areas.load(at.index);
+        if flags & (AVAIL | USED) != at.available_flags() {
+            return Ok(None);
+        }
+        segments.clear();
+        let mut buffers = Buffers {
+            memory: &self.memory,
+            hint: &mut self.hint,
+            segments,
+            written: self.log.is_some().then_some(&mut self.written),
+            id,
+            any_writable: false,
+        };
+        let room = self.areas.size - self.taken;
+        let mut count = 0;
+        loop {
+            if count == room {
+                return Err(RingError::Loop(id));
+            }
+            count += 1;
+            let address = self.areas.word(at.index, 0).load(Relaxed);
+            add(&mut buffers, self.indirect, address, length, flags)?;
+            if self.record.is_some() {
+                self.descriptors.push(Descriptor { address, length, id, flags });
+            }
+            at = at.advance(1, self.areas.size);
+            if flags & NEXT == 0 {
+                break;
+            }
+            (length, id, flags) = self.areas.load(at.index);
+        }
+        self.begin(id)?;
+        if let Some(record) = &mut self.record {
+            record.begin(id, &self.descriptors);
+            self.descriptors.clear();
+        }
+        self.taken += count;
+        self.next_avail = at;
+        Ok(Some(Chain { id, descriptors: count }))
+    }
+
+    /// A chain whose buffers were collected, and whose id is known now, is in flight.
+    #[inline(always)]
+    fn begin(&mut self, id: u16) -> Result<(), RingError> {
+        match self.busy.get_mut(usize::from(id)) {
+            None => return Err(RingError::OutOfRange(id)),
+            Some(true) => return Err(RingError::InFlightTwice(id)),
+            Some(free) => *free = true,
+        }
+        self.in_flight += 1;
+        if let Some(log) = &mut self.log {
+            std::mem::swap(log.buffers(id), &mut self.written);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn take_recovered(&mut self, segments: &mut Segments) -> Result<Option<Chain>, RingError> {
+        let Some(chain) = self.recovered.pop_front() else { return Ok(None) };
+        segments.clear();
+        let mut buffers = Buffers {
+            memory: &self.memory,
+            hint: &mut self.hint,
+            segments,
+            written: self.log.is_some().then_some(&mut self.written),
+            id: chain.id,
+            any_writable: false,
+        };
+        for descriptor in &chain.descriptors {
+            add(&mut buffers, self.indirect, descriptor.address, descriptor.length, descriptor.flags)?;
+        }
+        self.begin(chain.id)?;
+        Ok(Some(Chain { id: chain.id, descriptors: chain.descriptors.len() as u16 }))
+    }
+
+    #[inline(always)]
+    fn wants_call(&self, count: u32) -> bool {
+        let event = self.areas.driver_event().load(Relaxed);
+        match event >> 16 & 3 {
+            EVENT_DISABLE => false,
+            EVENT_DESCRIPTOR if self.event_idx => {
+                let at = Position::from_bits(event as u16);
+                let lap = if at.wrap == self.next_used.wrap { 0 } else { self.areas.size };
+                crossed(at.index.wrapping_sub(lap), self.next_used.index, count)
+            }
+            _ => true,
+        }
+    }
+
+    #[inline(always)]
+    fn settle(&mut self) -> bool {
+        let mut call = std::mem::take(&mut self.call);
+        let wanted = call.settle(|count| self.wants_call(count));
+        self.call = call;
+        wanted
+    }
+
+    fn notify(&mut self, event: u32) {
+        self.areas.device_event().store(event, Relaxed);
+        if let Some(log) = &self.log {
+            log.used(0, 4);
+        }
+    }
+}
+
+/// Adds the buffers of one descriptor of the ring.
+#[inline(always)]
+fn add(
+    buffers: &mut Buffers,
+    indirect: bool,
+    address: u64,
+    length: u32,
+    flags: u16,
+) -> Result<(), RingError> {
+    if flags & INDIRECT == 0 {
+        return buffers.add(address, length, flags & WRITE != 0);
+    }
+    if !indirect || flags & NEXT != 0 {
+        return Err(RingError::Indirect(buffers.id));
+    }
+    let table = Table::find(buffers, address, length)?;
+    // All of a packed indirect table belongs to the chain, in order; of the flags only WRITE means something (2.8.7).
+    for index in 0..table.entries {
+        let (address, rest) = table.entry(index);
+        let flags = (rest >> 48) as u16;
+        if flags & INDIRECT != 0 {
+            return Err(RingError::Indirect(buffers.id));
+        }
+        buffers.add(address, rest as u32, flags & WRITE != 0)?;
+        if index > 32768 {
+            return Err(RingError::Loop(buffers.id)); // empty buffers only: no request is that long
+        }
+    }
+    Ok(())
+}
+
+impl Ring for Packed {
+    #[inline]
+    fn pop(&mut self, segments: &mut Segments) -> Result<Option<Chain>, RingError> {
+        if let Some(error) = self.broken {
+            return Err(error);
+        }
+        let taken =
+            if self.recovered.is_empty() { self.take(segments) } else { self.take_recovered(segments) };
+        if let Err(error) = taken {
+            self.broken = Some(error);
+        }
+        taken
+    }
+
+    #[inline]
+    fn complete(&mut self, chain: Chain, written: u32) {
+        debug_assert!(self.busy[usize::from(chain.id)], "{} is not in flight", chain.id);
+        self.busy[usize::from(chain.id)] = false;
+        self.in_flight -= 1;
+        self.batch.push(Done { chain, written });
+        if let Some(log) = &mut self.log {
+            log.complete(chain.id);
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) -> bool {
+        let Some((first, others)) = self.batch.split_first() else { return self.settle() };
+        let (size, start) = (self.areas.size, self.next_used);
+        let used = |at: Position, done: &Done| {
+            let write = if done.written != 0 { WRITE } else { 0 };
+            (at.index, word(done.written, done.chain.id, at.used_flags() | write))
+        };
+        let mut count = u32::from(first.chain.descriptors);
+        let mut at = start.advance(first.chain.descriptors, size);
+        if let Some(record) = &self.record {
+            let end = others.iter().fold(at, |at, done| at.advance(done.chain.descriptors, size));
+            record.about_to_publish(self.batch.iter().map(|done| done.chain.id), end);
+        }
+        for done in others {
+            let (index, word) = used(at, done);
+            self.areas.word(index, 1).store(word, Relaxed);
+            count += u32::from(done.chain.descriptors);
+            at = at.advance(done.chain.descriptors, size);
+        }
+        if let Some(log) = &self.log {
+            let mut at = start;
+            for done in &self.batch {
+                log.ring(self.ring_address + 16 * u64::from(at.index), 16);
+                at = at.advance(done.chain.descriptors, size);
+            }
+        }
+        // The driver looks at the used descriptors in order: the first one uncovers the batch.
+        let (index, word) = used(start, first);
+        self.areas.word(index, 1).store(word, Release);
+        if let Some(record) = &self.record {
+            record.published(self.batch.iter().map(|done| done.chain.id), at);
+        }
+        self.batch.clear();
+        self.next_used = at;
+        self.taken -= count as u16;
+        let mut call = std::mem::take(&mut self.call);
+        let wanted = call.shown(count, |count| self.wants_call(count));
+        self.call = call;
+        wanted
+    }
+
+    fn suppress(&mut self) {
+        self.notify(EVENT_DISABLE << 16);
+    }
+
+    fn arm(&mut self) -> bool {
+        let event = match self.event_idx {
+            true => EVENT_DESCRIPTOR << 16 | u32::from(self.next_avail.bits()),
+            false => EVENT_ENABLE << 16,
+        };
+        self.notify(event);
+        fence(SeqCst);
+        !self.has_work() && self.call.settled() && self.batch.is_empty()
+    }
+
+    #[inline]
+    fn has_work(&self) -> bool {
+        let flags = self.areas.load(self.next_avail.index).2;
+        flags & (AVAIL | USED) == self.next_avail.available_flags() || !self.recovered.is_empty()
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        let at = usize::from(self.next_avail.index) * 2;
+        nvlane_memory::copy::prefetch(self.areas.descriptors.wrapping_add(at).cast());
+    }
+
+    fn base(&self) -> VringBase {
+        VringBase(u32::from(self.next_avail.bits()) | u32::from(self.next_used.bits()) << 16)
+    }
+
+    fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    fn recovered(&self) -> usize {
+        self.recovered.len()
+    }
+
+    fn size(&self) -> u16 {
+        self.areas.size
+    }
+}
