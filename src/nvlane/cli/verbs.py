@@ -36,6 +36,7 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
     ),
     "The host": (
         _verb("restore", "After a crash: put back what an interrupted run changed."),
+        _verb("target", "The vhost-user targets: start, stop, status, restart, rpc, top."),
         _verb("host", "Hugepages and drivers without a machine: setup, reset, status."),
     ),
     "Without hardware": (

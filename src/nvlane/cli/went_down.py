@@ -24,7 +24,8 @@ def take_all_down(output: Output, names: Sequence[str] | None, *, shutdown: floa
 
 
 def _is_up(world: World, name: str) -> bool:
-    return look_at(world, name).state is RunState.UP
+    seen = look_at(world, name)
+    return seen.state is RunState.UP and seen.record is not None
 
 
 def undo_runs(output: Output, world: World, names: Sequence[str], *, shutdown: float) -> int:

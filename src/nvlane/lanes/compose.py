@@ -33,7 +33,7 @@ SPARE_DIMMS = 2
 
 def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     """Everything that `nvlane up` would do for a spec, or why not."""
-    contexts = _contexts(spec, facts, engines)
+    contexts = contexts_of(spec, facts, engines)
     refusals = [*machine.refusals(spec, facts), *placement.refusals(spec, facts)]
     for at in contexts:
         refusals += LANES[spec.lanes[at.index].KIND].refusals(spec.lanes[at.index], at)
@@ -70,7 +70,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
 
 def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, running: MachineDevice) -> Plan:
     """What `nvlane attach` would do: one lane (the `index`th of `spec`) into a machine that runs."""
-    at = dataclasses.replace(_contexts(spec, facts, engines)[index], running=running)
+    at = dataclasses.replace(contexts_of(spec, facts, engines)[index], running=running)
     table, lane = spec.lanes[index], LANES[spec.lanes[index].KIND]
     refusals = lane.refusals(table, at)
     if refusals:
@@ -89,7 +89,8 @@ def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, run
     )
 
 
-def _contexts(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]:
+def contexts_of(spec: Spec, facts: Facts, engines: Engines) -> tuple[Context, ...]:
+    """What each lane of a spec is told."""
     where = placement.place(spec, facts)
     first = Context(
         spec=spec, index=0, facts=facts, engines=engines, memory=spec.machine.memory, maps=_maps(spec),

@@ -41,17 +41,7 @@ class VhostUser:
 
     def refusals(self, lane: VhostUserSpec, at: Context) -> tuple[Refusal, ...]:
         reasons = [refuse.no_device(at.index, at.qemu, _DEVICES[lane.frontend], f"vhost-user with {lane.frontend}")]
-        reasons += _engine_refusals(lane, at)
-        if lane.drive:
-            reasons += drive.refusals(lane.drive, at, target=True)
-            reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
-            reasons += drive.metadata_refusals(lane.drive, lane.namespace, at, whose=lane.engine)
-            reasons += _block_size_refusals(lane, at)
-        if lane.file and at.facts.path(lane.file).kind == "block":
-            reasons += image.device_refusals(lane.file, at, f"{at.place}.file")
-        elif lane.file:
-            reasons += image.file_refusals(lane.file, lane.size, at, f"{at.place}.file", read_only=lane.read_only)
-            reasons += _format_refusals(lane, at)
+        reasons += source_refusals(lane, at)
         if at.running and not at.running.needs.shared:
             reasons.append(
                 at.refuse(
@@ -61,16 +51,7 @@ class VhostUser:
                     remedy='start it with a vhost-user lane in its spec, or with machine.memory_backing = "memfd"',
                 )
             )
-        unknown = lane.cores - at.facts.cpus
-        if unknown:
-            reasons.append(
-                at.refuse(
-                    "no-such-cores",
-                    f"{at.place}.cores: this host has no processors {format_cpus(unknown)}",
-                    evidence=(f"online: {format_cpus(at.facts.cpus)}",),
-                    remedy="name some of those, or leave cores out",
-                )
-            )
+        reasons += core_refusals(lane.cores, at)
         return tuple(reason for reason in reasons if reason is not None)
 
     def notes(self, lane: VhostUserSpec, at: Context) -> tuple[Note, ...]:
@@ -90,27 +71,22 @@ class VhostUser:
         return MemoryNeeds(shared=True)
 
     def steps(self, lane: VhostUserSpec, at: Context) -> tuple[Step, ...]:
-        steps: list[Step] = []
-        if lane.drive:
-            steps += drive.bind_steps(lane.drive, at)
-        if lane.file and lane.size:
-            steps += image.create_step(lane.file, lane.size, "raw", at)
         directory = _directory(at)
-        steps.append(MakeDirectory(path=directory))
-        steps.append(
+        return (
+            *source_steps(lane, at),
+            MakeDirectory(path=directory),
             StartTarget(
                 engine=lane.engine,
                 name=f"{at.spec.machine.name}.{at.id}",
                 binary=at.engines[lane.engine].binary(at.facts),
                 directory=directory,
-                export=_export(lane, at),
+                export=export(lane, at, _socket(at)),
                 memlock=drive.memlock_needed(at, target=True) if lane.drive else None,
                 cpus=lane.cores or at.cpus,
                 cores=lane.cores,
                 sandbox=at.sandbox,
-            )
+            ),
         )
-        return tuple(steps)
 
     def devices(self, lane: VhostUserSpec, at: Context) -> tuple[Device, ...]:
         # QEMU blocks while it makes a device whose socket is not there: nvlane's sockets listen before it starts.
@@ -175,10 +151,48 @@ def _size(lane: VhostUserSpec, at: Context) -> int:
     return at.facts.path(lane.file).virtual_size or lane.size if lane.file else lane.malloc or lane.null
 
 
-def _export(lane: VhostUserSpec, at: Context) -> Export:
+def source_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
+    """Why the engine cannot serve what the lane names, or must not take it."""
+    reasons = _engine_refusals(lane, at)
+    if lane.drive:
+        reasons += drive.refusals(lane.drive, at, target=True)
+        reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
+        reasons += drive.metadata_refusals(lane.drive, lane.namespace, at, whose=lane.engine)
+        reasons += _block_size_refusals(lane, at)
+    if lane.file and at.facts.path(lane.file).kind == "block":
+        reasons += image.device_refusals(lane.file, at, f"{at.place}.file")
+    elif lane.file:
+        reasons += image.file_refusals(lane.file, lane.size, at, f"{at.place}.file", read_only=lane.read_only)
+        reasons += _format_refusals(lane, at)
+    return reasons
+
+
+def core_refusals(cores: frozenset[int], at: Context) -> list[Refusal]:
+    unknown = cores - at.facts.cpus
+    if not unknown:
+        return []
+    return [
+        at.refuse(
+            "no-such-cores",
+            f"{at.place}.cores: this host has no processors {format_cpus(unknown)}",
+            evidence=(f"online: {format_cpus(at.facts.cpus)}",),
+            remedy="name some of those, or leave cores out",
+        )
+    ]
+
+
+def source_steps(lane: VhostUserSpec, at: Context) -> tuple[Step, ...]:
+    """The drive goes to vfio-pci; the file is made."""
+    bind = drive.bind_steps(lane.drive, at) if lane.drive else ()
+    create = image.create_step(lane.file, lane.size, "raw", at) if lane.file and lane.size else ()
+    return (*bind, *create)
+
+
+def export(lane: VhostUserSpec, at: Context, socket: str) -> Export:
+    """What the target serves on `socket`."""
     return Export(
         node=f"{at.id}-node",
-        socket=_socket(at),
+        socket=socket,
         frontend=str(lane.frontend),
         queues=_queues(lane, at),
         block_size=_block_size(lane, at),

@@ -122,7 +122,8 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTarget:
-    """Start a vhost-user target on a socket that already listens when it starts."""
+    """Start a vhost-user target on sockets that listen already when it starts. Without an export it serves nothing
+    until it is told to, over its RPC socket or by `config`, a file of JSON-RPC calls as SPDK's save_config makes it."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
@@ -130,14 +131,16 @@ class StartTarget:
     name: str  # unique on the host: MACHINE.LANE
     binary: str
     directory: str  # its sockets, log and pid stand here
-    export: Export
+    export: Export | None
+    config: str = ""
     memlock: int | None = None
     cpus: frozenset[int] = frozenset()  # its threads run on these only; empty: anywhere
     cores: frozenset[int] = frozenset()  # a reactor is pinned to each of these; empty: one that runs on any of `cpus`
     sandbox: bool = True
 
     def describe(self) -> str:
-        return f"start the {self.engine} target {self.name} on {self.export.socket}"
+        where = f" on {self.export.socket}" if self.export else ""
+        return f"start the {self.engine} target {self.name}{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,11 +59,14 @@ class NativeTarget:
 
     def launch(self, step: StartTarget) -> Launch:
         state = state_file(step.directory)
+        sockets = {"rpc": rpc_socket(step.directory)}
+        if step.export is not None:
+            sockets["vhost"] = step.export.socket
         return Launch(
             name=step.name,
             directory=step.directory,
             log=f"{step.directory}/target.log",
-            sockets={"rpc": rpc_socket(step.directory), "vhost": step.export.socket},
+            sockets=sockets,
             files=(state, f"{state}.new"),
             memlock=step.memlock,
         )
@@ -80,7 +83,7 @@ class NativeTarget:
         try:
             with JsonRpc.connect(launch.sockets["rpc"], deadline=deadline, pid=pid) as target:
                 target.call("framework_wait_init", deadline=deadline)
-                if not _serves(target, step.export):
+                if step.export is not None and not _serves(target, step.export):
                     for method, params in configuration(step.export):
                         target.call(method, params, deadline=_ATTACH_DEADLINE)
         except RpcError as error:
@@ -107,8 +110,10 @@ def state_file(directory: str) -> str:
     return f"{directory}/state.json"
 
 
-def configuration(export: Export) -> Iterator[tuple[str, dict[str, Any]]]:
+def configuration(export: Export | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON-RPC calls that make an export, in order: the bdev, then the controller on it."""
+    if export is None:
+        return
     yield _bdev(export)
     controller, bdev = _controller(export), bdev_name(export)
     if export.frontend == "virtio-blk":
@@ -162,8 +167,10 @@ def _arguments(step: StartTarget, descriptors: Mapping[str, int]) -> Iterator[st
         yield from ("--rpc-fd", str(descriptors["rpc"]))
     else:
         yield from ("-r", rpc_socket(step.directory))
-    if "vhost" in descriptors:
+    if step.export is not None and "vhost" in descriptors:
         yield from ("--vhost-fd", f"{_controller(step.export)}={descriptors['vhost']}")
+    if step.config:
+        yield from ("-c", step.config)
     yield from ("--state", state_file(step.directory))
     if not step.sandbox:
         yield "--no-confine"

@@ -68,7 +68,7 @@ class StorageDaemon:
             name=step.name,
             directory=step.directory,
             log=log,
-            sockets={"export": step.export.socket, "qmp": f"{step.directory}/qmp.sock"},
+            sockets={"export": _served(step).socket, "qmp": f"{step.directory}/qmp.sock"},
             memlock=step.memlock,
         )
 
@@ -89,7 +89,7 @@ class StorageDaemon:
             raise explain_end(self.argv(step, {}), pid, launch.log, error) from error
         if _EXPORT not in exports:
             raise HostError(
-                f"{step.name} runs, but serves nothing on {step.export.socket}", remedy=f"read {launch.log}"
+                f"{step.name} runs, but serves nothing on {_served(step).socket}", remedy=f"read {launch.log}"
             )
         pin_threads(pid, step.cpus)
 
@@ -98,8 +98,14 @@ class StorageDaemon:
             monitor.execute("quit", deadline=deadline)
 
 
+def _served(step: StartTarget) -> Export:
+    if step.export is None:
+        raise Bug(f"{step.name}: qemu-storage-daemon is told on its command line what it serves")
+    return step.export
+
+
 def _arguments(step: StartTarget, descriptors: Mapping[str, int]) -> Iterator[str]:
-    export = step.export
+    export = _served(step)
     yield step.binary
     yield from ("--object", _json({"qom-type": "iothread", "id": _THREAD}))
     for node in _nodes(export):

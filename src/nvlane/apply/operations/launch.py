@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -78,19 +78,23 @@ def _found(host: Host, launch: Launch) -> FoundProcess:
     )
 
 
-def _start(host: Host, launcher: Launcher, step: Any, found: FoundProcess, keep: Keep) -> None:
+def start_process(
+    host: Host, launcher: Launcher, step: Any, token: str, keep: Keep, *, before: Callable[[], None] = lambda: None
+) -> None:
+    """Listen on the sockets, start the process with them, and wait until it is ready. `before` runs between the first
+    and the second: whoever served those paths until now ends there, and whoever connects meanwhile waits for us."""
     launch = launcher.launch(step)
-    make_directories(host, found.missing)
     ours: dict[str, int] = {}
     try:
         for name, path in launch.sockets.items():
             ours[name] = host.listen(path)
+        before()
         numbers = {name: FIRST_DESCRIPTOR + index for index, name in enumerate(ours)}
         pid = host.spawn(
             launcher.argv(step, numbers),
             log=launch.log,
             descriptors={numbers[name]: ours[name] for name in ours},
-            environment={TOKEN_NAME: found.token},
+            environment={TOKEN_NAME: token},
             memlock=launch.memlock,
         )
     finally:
@@ -124,7 +128,8 @@ class StartMachineOperation:
         _check(self._launcher.launch(step), found)
 
     def perform(self, host: Host, step: StartMachine, found: FoundProcess, keep: Keep) -> None:
-        _start(host, self._launcher, step, found, keep)
+        make_directories(host, found.missing)
+        start_process(host, self._launcher, step, found.token, keep)
 
     def inverse(self, step: StartMachine, found: FoundProcess, result: MadeProcess | None) -> Inverse | None:
         launch = self._launcher.launch(step)
@@ -160,7 +165,8 @@ class StartTargetOperation:
         _check(self._launcher(step).launch(step), found)
 
     def perform(self, host: Host, step: StartTarget, found: FoundProcess, keep: Keep) -> None:
-        _start(host, self._launcher(step), step, found, keep)
+        make_directories(host, found.missing)
+        start_process(host, self._launcher(step), step, found.token, keep)
 
     def inverse(self, step: StartTarget, found: FoundProcess, result: MadeProcess | None) -> Inverse | None:
         launch = self._launcher(step).launch(step)
@@ -187,40 +193,26 @@ class StopReversal(Idempotent):
         return FoundNothing()
 
     def perform(self, host: Host, inverse: StopMachine | StopTarget, found: FoundNothing) -> Outcome:  # noqa: ARG002
-        processes = self._ours(host, inverse)
+        processes = living(host, inverse)
         for process in processes:
             if not self._end(host, inverse, process):
                 return failed(
                     f"{inverse.name} (process {process.pid}) does not end, not even by SIGKILL",
                     remedy=f"see what the kernel waits for: cat /proc/{process.pid}/stack; then nvlane restore",
                 )
-        removed = [path for path in inverse.files if _remove(host, path)]
+        # A target that was killed leaves the sockets that it made for controllers of its own.
+        left = sockets_in(host, inverse.directory) if isinstance(inverse, StopTarget) else ()
+        removed = [path for path in dict.fromkeys((*inverse.files, *left)) if _remove(host, path)]
         directories = remove_directories(host, inverse.made)
         if directories.fate is Fate.KEPT:
             return directories
         return PUT_BACK if processes or removed else already("it does not run, and its files are gone")
 
-    def _ours(self, host: Host, inverse: StopMachine | StopTarget) -> tuple[MadeProcess, ...]:
-        # The recorded process, if it is still the same one, and whoever else has the token: the tool may have died
-        # between starting it and writing its id down. After a reboot no process has it.
-        processes = find_by_token(host, inverse.token)
-        same_boot = inverse.pid and inverse.boot_id == boot_id(host)
-        if same_boot and start_time_of(host, inverse.pid) == inverse.start_time:
-            recorded = MadeProcess(pid=inverse.pid, start_time=inverse.start_time, boot_id=inverse.boot_id)
-            if recorded not in processes and not _readable(host, inverse.pid):
-                return (recorded, *processes)
-        return processes
-
     def _end(self, host: Host, inverse: StopMachine | StopTarget, process: MadeProcess) -> bool:
-        def ended(deadline: float) -> bool:
-            return host.wait_end(process.pid, process.start_time, deadline=deadline)
-
-        if self._asked(inverse) and ended(QUIT_DEADLINE):
+        asked = self._asked(inverse)
+        if asked and host.wait_end(process.pid, process.start_time, deadline=QUIT_DEADLINE):
             return True
-        for number, deadline in ((signal.SIGTERM, TERM_DEADLINE), (signal.SIGKILL, KILL_DEADLINE)):
-            if not host.signal(process.pid, process.start_time, number) or ended(deadline):
-                return True
-        return False
+        return end_process(host, process)
 
     def _asked(self, inverse: StopMachine | StopTarget) -> bool:
         if self._launcher is None:
@@ -230,6 +222,39 @@ class StopReversal(Idempotent):
         except (NvlaneError, OSError):
             return False  # it does not answer, or its socket is gone: a signal needs neither
         return True
+
+
+def living(host: Host, inverse: StopMachine | StopTarget) -> tuple[MadeProcess, ...]:
+    """The processes that a start left and that still live.
+
+    That is the recorded process, if it is still the same one, and whoever else has the token: the tool may have died
+    between starting it and writing its id down. After a reboot no process has it.
+    """
+    processes = find_by_token(host, inverse.token)
+    same_boot = inverse.pid and inverse.boot_id == boot_id(host)
+    if same_boot and start_time_of(host, inverse.pid) == inverse.start_time:
+        recorded = MadeProcess(pid=inverse.pid, start_time=inverse.start_time, boot_id=inverse.boot_id)
+        if recorded not in processes and not _readable(host, inverse.pid):
+            return (recorded, *processes)
+    return processes
+
+
+def end_process(host: Host, process: MadeProcess) -> bool:
+    """SIGTERM, then SIGKILL; whether it has ended."""
+    for number, deadline in ((signal.SIGTERM, TERM_DEADLINE), (signal.SIGKILL, KILL_DEADLINE)):
+        sent = host.signal(process.pid, process.start_time, number)
+        if not sent or host.wait_end(process.pid, process.start_time, deadline=deadline):
+            return True
+    return False
+
+
+def sockets_in(host: Host, directory: str) -> tuple[str, ...]:
+    """The sockets that stand in a directory; () when it is gone."""
+    try:
+        paths = [f"{directory}/{name}" for name in host.listdir(directory)]
+        return tuple(path for path in paths if host.stat(path).kind == "socket")
+    except FileNotFoundError:
+        return ()
 
 
 def _readable(host: Host, pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from nvlane.apply.lock import locked_directory
 from nvlane.apply.operations.found import MadeProcess
@@ -12,7 +13,10 @@ from nvlane.apply.store import HOST_RUN, RunRecord
 from nvlane.cli.service.record import MachineRecord, recall
 from nvlane.cli.service.world import World
 from nvlane.model.errors import HostError
-from nvlane.plan.step import StartMachine
+from nvlane.plan.step import StartMachine, StartTarget
+
+#: The note of a run that is a target without a machine: whether its start was complete.
+TARGET_NOTE: Final = "target"
 
 
 class RunState(StrEnum):
@@ -48,6 +52,8 @@ def look_at(world: World, name: str) -> Seen:
         cut_short = [entry for entry in run.outstanding if not entry.done and not entry.error]
         why = f"'{cut_short[0].step.describe()}' was cut short" if cut_short else ""
         return Seen(run=run, state=RunState.LEFT if cut_short else RunState.PREPARED, why=why)
+    if TARGET_NOTE in (run.notes or {}):
+        return _look_at_target(world, run)
     try:
         record = recall(name, run.notes)
     except HostError as error:
@@ -60,11 +66,24 @@ def look_at(world: World, name: str) -> Seen:
     return Seen(run=run, state=RunState.UP, pid=pid, record=record)
 
 
+def _look_at_target(world: World, run: RunRecord) -> Seen:
+    pid = _pid_of(world, run, StartTarget)
+    if not (run.notes or {})[TARGET_NOTE].get("complete"):
+        return Seen(run=run, state=RunState.LEFT, pid=pid, why="`target start` was cut short")
+    if not pid:
+        return Seen(run=run, state=RunState.LEFT, why="the target has ended")
+    return Seen(run=run, state=RunState.UP, pid=pid)
+
+
 def machine_pid(world: World, run: RunRecord) -> int:
     """The process of a run's machine, proven by its start time; 0 when it has ended."""
+    return _pid_of(world, run, StartMachine)
+
+
+def _pid_of(world: World, run: RunRecord, kind: type[StartMachine | StartTarget]) -> int:
     for entry in run.outstanding:
         made = entry.result
-        if isinstance(entry.step, StartMachine) and isinstance(made, MadeProcess):
+        if isinstance(entry.step, kind) and isinstance(made, MadeProcess):
             same_boot = entry.boot_id == boot_id(world.host)
             if same_boot and start_time_of(world.host, made.pid) == made.start_time:
                 return made.pid
@@ -87,4 +106,6 @@ def must_be_up(world: World, name: str) -> Seen:
     if seen.state is not RunState.UP:
         remedy = "wait for it" if seen.state is RunState.BUSY else f"nvlane restore {name} puts the host back"
         raise HostError(f"{name} is not up: {seen.why}", remedy=remedy)
+    if seen.record is None:
+        raise HostError(f"{name} is a target without a machine", remedy=f"nvlane target status {name} shows it")
     return seen
