@@ -1,5 +1,8 @@
 //! The target's own knowledge for Python, as `nvlane._native`: conversion only, no policy and no state.
 
+use std::collections::HashMap;
+
+use nvlane_target::control::core::Core;
 use pyo3::prelude::*;
 
 /// What `nvlane._native` holds; `src/nvlane/_native.pyi` is its typed description.
@@ -7,4 +10,20 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    use super::{aliases, methods};
+}
+
+#[pyfunction]
+fn methods() -> Vec<&'static str> {
+    Core::new().methods.names(None, false)
+}
+
+#[pyfunction]
+fn aliases() -> HashMap<&'static str, &'static str> {
+    let methods = Core::new().methods;
+    let pairs =
+        methods.names(None, true).into_iter().filter_map(|name| Some((name, methods.current_name(name)?)));
+    pairs.collect()
 }

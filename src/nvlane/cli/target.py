@@ -73,6 +73,14 @@ def target() -> None:
     metavar="FILE",
     help="JSON-RPC calls to begin with, as SPDK's save_config writes them.",
 )
+@click.option(
+    "--allow-path",
+    "opens",
+    multiple=True,
+    type=click.Path(exists=True, resolve_path=True),
+    metavar="PATH",
+    help="A file or directory that it may be told to open later; may be repeated.",
+)
 @click.option("--no-confine", is_flag=True, help="Without seccomp and landlock.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @common  # fmt: skip
@@ -119,7 +127,7 @@ def _only_ended(seen: SeenTarget, options: dict[str, Any]) -> None:
 
 def _wanted(
     name: str, *, malloc: str, null: str, file: str, size: str, drive: str, namespace: int, frontend: str,
-    block_size: int, read_only: bool, cores: str, config: str, no_confine: bool,
+    block_size: int, read_only: bool, cores: str, config: str, opens: tuple[str, ...], no_confine: bool,
 ) -> WantedTarget:  # fmt: skip
     import re
 
@@ -149,7 +157,7 @@ def _wanted(
             )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return WantedTarget(name=name, source=source, cores=on, config=config, sandbox=not no_confine)
+    return WantedTarget(name=name, source=source, cores=on, config=config, opens=opens, sandbox=not no_confine)
 
 
 @target.command()

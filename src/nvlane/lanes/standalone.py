@@ -23,12 +23,14 @@ from nvlane.spec.machine import Machine
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedTarget:
     """What `nvlane target start` was asked for. Without a `source` the target serves nothing until it is told to;
-    `config` is a file of JSON-RPC calls, as SPDK's save_config writes it."""
+    `config` is a file of JSON-RPC calls, as SPDK's save_config writes it; `opens` are files and directories of which it
+    may be told later."""
 
     name: str
     source: VhostUser | None = None
     cores: frozenset[int] = frozenset()
     config: str = ""
+    opens: tuple[str, ...] = ()
     sandbox: bool = True
 
 
@@ -67,6 +69,7 @@ def _steps(wanted: WantedTarget, at: Context) -> tuple[Step, ...]:
             directory=directory,
             export=export(source, at, f"{directory}/vhost.sock") if source else None,
             config=wanted.config,
+            opens=(*((source.file,) if source and source.file else ()), *wanted.opens),
             memlock=_memlock(source, at),
             cpus=wanted.cores or at.cpus,
             cores=wanted.cores,

@@ -81,6 +81,7 @@ class VhostUser:
                 binary=at.engines[lane.engine].binary(at.facts),
                 directory=directory,
                 export=export(lane, at, _socket(at)),
+                opens=(lane.file,) if lane.file else (),
                 memlock=drive.memlock_needed(at, target=True) if lane.drive else None,
                 cpus=lane.cores or at.cpus,
                 cores=lane.cores,

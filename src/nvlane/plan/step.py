@@ -133,6 +133,7 @@ class StartTarget:
     directory: str  # its sockets, log and pid stand here
     export: Export | None
     config: str = ""
+    opens: tuple[str, ...] = ()  # files and directories that it may open when it is told to, where it confines itself
     memlock: int | None = None
     cpus: frozenset[int] = frozenset()  # its threads run on these only; empty: anywhere
     cores: frozenset[int] = frozenset()  # a reactor is pinned to each of these; empty: one that runs on any of `cpus`

@@ -13,6 +13,7 @@ in flight stands in memory that QEMU keeps (vhost-user.rst, "Inflight I/O tracki
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -83,9 +84,8 @@ class NativeTarget:
         try:
             with JsonRpc.connect(launch.sockets["rpc"], deadline=deadline, pid=pid) as target:
                 target.call("framework_wait_init", deadline=deadline)
-                if step.export is not None and not _serves(target, step.export):
-                    for method, params in configuration(step.export):
-                        target.call(method, params, deadline=_ATTACH_DEADLINE)
+                for method, params in _missing(target, step.export):
+                    target.call(method, params, deadline=_ATTACH_DEADLINE)
         except RpcError as error:
             raise HostError(
                 f"{step.name} cannot be set up: {error.message}", remedy=f"the whole log is {launch.log}"
@@ -93,7 +93,8 @@ class NativeTarget:
         except WireError as error:
             raise explain_end(self.argv(step, {}), pid, launch.log, error) from error
         if not step.cores:
-            pin_threads(pid, step.cpus)
+            # A polled thread on the one processor that everybody's first reactor is pinned to would serve nobody.
+            pin_threads(pid, step.cpus or frozenset(os.sched_getaffinity(0)))
 
     def quit(self, directory: str, name: str, deadline: float) -> None:  # noqa: ARG002 - one target a directory
         with JsonRpc.connect(rpc_socket(directory), deadline=deadline) as target:
@@ -153,15 +154,31 @@ def _controller(export: Export) -> str:
     return export.socket.rpartition("/")[2]
 
 
-def _serves(target: JsonRpc, export: Export) -> bool:
-    """Whether the controller is there already: a target that was started again has it from its saved state."""
-    return any(found["ctrlr"] == _controller(export) for found in target.call("vhost_get_controllers"))
+def _missing(target: JsonRpc, export: Export | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The calls of a configuration that are still to be made: a target that was started again has what it saved."""
+    if export is None:
+        return
+    bdevs = {bdev["name"] for bdev in target.call("bdev_get_bdevs")}
+    there = {found["ctrlr"]: found["backend_specific"] for found in target.call("vhost_get_controllers")}
+    controller = _controller(export)
+    for method, params in configuration(export):
+        match method:
+            case "vhost_scsi_controller_add_target":
+                done = bool(there.get(controller, {}).get("scsi"))
+            case "vhost_create_scsi_controller" | "vhost_create_blk_controller":
+                done = controller in there
+            case _:
+                done = bdev_name(export) in bdevs
+        if not done:
+            yield method, params
 
 
 def _arguments(step: StartTarget, descriptors: Mapping[str, int]) -> Iterator[str]:
     yield step.binary
-    if step.cores:
-        yield from ("-m", hex(sum(1 << cpu for cpu in step.cores)))
+    # Without cores of its own it has one reactor, which ready() lets run on any processor of the node.
+    cores = step.cores or frozenset(sorted(step.cpus)[:1])
+    if cores:
+        yield from ("-m", hex(sum(1 << cpu for cpu in cores)))
     yield from ("-S", step.directory)
     if "rpc" in descriptors:
         yield from ("--rpc-fd", str(descriptors["rpc"]))
@@ -172,5 +189,7 @@ def _arguments(step: StartTarget, descriptors: Mapping[str, int]) -> Iterator[st
     if step.config:
         yield from ("-c", step.config)
     yield from ("--state", state_file(step.directory))
+    for path in step.opens:
+        yield from ("--allow-path", path)
     if not step.sandbox:
         yield "--no-confine"
