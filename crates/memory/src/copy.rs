@@ -30,6 +30,42 @@ pub fn zero(segments: &[Segment], offset: usize, length: usize) -> usize {
     })
 }
 
+/// The first sixteen bytes of a segment, in one or two loads: the header of a request, for which a string instruction
+/// takes longer to start than to copy. `None`: it is shorter.
+#[inline(always)]
+pub fn load_16(segment: Segment) -> Option<[u8; 16]> {
+    if segment.len() < 16 {
+        return None;
+    }
+    // SAFETY: the segment names that many mapped bytes (Segment::new); a vector load takes them at any alignment, and
+    // being assembly it is no race in the language's sense.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        let value: std::arch::x86_64::__m128i;
+        std::arch::asm!(
+            "movdqu {value}, [{base}]",
+            value = out(xmm_reg) value, base = in(reg) segment.base(),
+            options(nostack, preserves_flags, readonly)
+        );
+        Some(std::mem::transmute::<std::arch::x86_64::__m128i, [u8; 16]>(value))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mut bytes = [0; 16];
+        copy_in(&[segment], 0, &mut bytes);
+        Some(bytes)
+    }
+}
+
+/// Stores the first byte of a segment (the status of a request), if it has one.
+#[inline(always)]
+pub fn store_byte(segment: Segment, value: u8) {
+    if !segment.is_empty() {
+        // SAFETY: the segment names at least this mapped byte (Segment::new); a byte is always aligned.
+        unsafe { segment.base().write_volatile(value) }
+    }
+}
+
 /// Gathers the segments' bytes at `to` (a write to a memory disk); the number of bytes, at most `length`.
 ///
 /// # Safety
