@@ -80,7 +80,7 @@ impl AsFd for Events {
 }
 
 impl Readiness {
-    fn flags(self) -> rustix::event::epoll::EventFlags {
+    pub(crate) fn flags(self) -> rustix::event::epoll::EventFlags {
         match self {
             Readiness::Read => sys::READABLE,
             Readiness::Write => sys::WRITABLE,

@@ -72,7 +72,8 @@ impl Epoll {
     /// Waits; an interrupted wait is an empty one. Returns the data of what is ready in `ready`.
     pub fn wait(&self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
         let timeout = timeout.map(|t| rustix::event::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -97,7 +98,10 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     if cpu >= CpuSet::MAX_CPU {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("processor {cpu} is beyond {}, the last that sched_setaffinity(2) is asked about", CpuSet::MAX_CPU - 1),
+            format!(
+                "processor {cpu} is beyond {}, the last that sched_setaffinity(2) is asked about",
+                CpuSet::MAX_CPU - 1
+            ),
         ));
     }
     let mut set = CpuSet::new();

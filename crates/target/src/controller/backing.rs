@@ -7,7 +7,7 @@ use nvlane_ring::Ring;
 use super::{BlkFrontEnd, FrontEnd, MAX_QUEUES, NewQueue};
 use crate::device::scsi::ScsiFrontEnd;
 use crate::reactor::{Coalescing, QueueId, QueueWork, Reactors};
-use crate::session::{Backend, QueueParts};
+use crate::session::QueueParts;
 use crate::sys;
 
 /// VIRTIO_F_RING_PACKED
@@ -60,26 +60,16 @@ impl Backing {
     fn reactor(&self) -> Option<usize> {
         self.allowed.iter().copied().min_by_key(|&reactor| self.reactors.load(reactor))
     }
-}
 
-impl Backend for Backing {
-    fn features(&self) -> u64 {
+    pub fn features(&self) -> u64 {
         self.front_end().features() | if self.packed { RING_PACKED } else { 0 }
     }
 
-    fn queues(&self) -> u16 {
+    pub fn queues(&self) -> u16 {
         MAX_QUEUES
     }
 
-    fn config(&self) -> Vec<u8> {
-        self.front_end().config()
-    }
-
-    fn set_config(&mut self, offset: u32, bytes: &[u8], _migration: bool) -> bool {
-        self.front_end_mut().set_config(offset, bytes)
-    }
-
-    fn attach(&mut self, session: u32, index: u16, parts: QueueParts) -> Result<QueueId, String> {
+    pub fn attach(&mut self, session: u32, index: u16, parts: QueueParts) -> Result<QueueId, String> {
         let QueueParts { ring, features, kick, call, err, log } = parts;
         let reactor = self.reactor().ok_or("the controller has no reactor to run on")?;
         for descriptor in [&call, &err].into_iter().flatten() {
@@ -96,15 +86,11 @@ impl Backend for Backing {
         Ok(id)
     }
 
-    fn detach(&mut self, queue: QueueId) {
-        self.reactors.detach(queue);
-    }
-
-    fn set_call(&mut self, queue: QueueId, call: Option<OwnedFd>) {
+    pub fn set_call(&mut self, queue: QueueId, call: Option<OwnedFd>) {
         self.reactors.set_call(queue, call.filter(|call| sys::never_block(call.as_fd()).is_ok()));
     }
 
-    fn set_err(&mut self, queue: QueueId, err: Option<OwnedFd>) {
+    pub fn set_err(&mut self, queue: QueueId, err: Option<OwnedFd>) {
         self.reactors.set_err(queue, err.filter(|err| sys::never_block(err.as_fd()).is_ok()));
     }
 }

@@ -2,6 +2,7 @@
 
 mod backing;
 mod blk;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use nvlane_bdev::Bdev;
 
 pub(crate) use backing::{Backing, Kind};
 pub use blk::BlkFrontEnd;
+pub(crate) use sessions::Sessions;
 
 use crate::reactor::{QueueId, Reactors, Served};
-use crate::session::Sessions;
 use crate::target::Socket;
 
 /// What a controller is to its guest, on the control thread; the reactors' half of it is a

@@ -10,7 +10,6 @@ use nvlane_bdev::Status;
 use nvlane_ring::{Chain, Segments};
 
 pub mod blk;
-pub mod scsi;
 
 pub use crate::reactor::{ChannelId, Io};
 

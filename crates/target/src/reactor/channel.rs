@@ -31,7 +31,10 @@ pub(super) struct Waiter {
 
 impl Waiter {
     fn token(self) -> u64 {
-        u64::from(self.queue) << 48 | u64::from(self.life) << 32 | u64::from(self.id) << 16 | u64::from(self.part)
+        u64::from(self.queue) << 48
+            | u64::from(self.life) << 32
+            | u64::from(self.id) << 16
+            | u64::from(self.part)
     }
 
     pub fn from_token(token: u64) -> Self {
@@ -125,7 +128,9 @@ impl Channels {
 
     #[inline]
     fn submit(&mut self, slot: u32, request: &Request<'_>) -> Submitted {
-        let Some(Some(slot)) = self.slots.get_mut(slot as usize) else { return Submitted::Done(Status::Gone) };
+        let Some(Some(slot)) = self.slots.get_mut(slot as usize) else {
+            return Submitted::Done(Status::Gone);
+        };
         if slot.closing {
             return Submitted::Done(Status::Gone);
         }

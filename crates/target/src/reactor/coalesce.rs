@@ -57,7 +57,11 @@ impl Coalescer {
         self.count += requests;
         if now >= self.window_end {
             let above = self.count.saturating_sub(self.threshold);
-            self.delay = if self.threshold == 0 { self.base } else { self.base.saturating_mul(above) / self.threshold };
+            self.delay = if self.threshold == 0 {
+                self.base
+            } else {
+                self.base.saturating_mul(above) / self.threshold
+            };
             self.count = 0;
             self.window_end = now + self.window;
         }

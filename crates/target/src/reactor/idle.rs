@@ -32,7 +32,13 @@ pub struct Idle {
 impl Idle {
     pub fn new(policy: PollPolicy, tick_rate: u64, now: u64) -> Self {
         let us = |n: u64| n.saturating_mul(tick_rate) / 1_000_000;
-        Self { policy, shortest: us(SHORTEST_US), longest: us(LONGEST_US), mean_gap: us(SHORTEST_US), last_work: now }
+        Self {
+            policy,
+            shortest: us(SHORTEST_US),
+            longest: us(LONGEST_US),
+            mean_gap: us(SHORTEST_US),
+            last_work: now,
+        }
     }
 
     /// Work began after a gap without any.

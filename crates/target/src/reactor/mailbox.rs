@@ -24,7 +24,11 @@ pub struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     pub fn new() -> Self {
-        Self { letters: Mutex::new(Vec::new()), waiting: AtomicBool::new(false), asleep: AtomicBool::new(false) }
+        Self {
+            letters: Mutex::new(Vec::new()),
+            waiting: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+        }
     }
 
     /// Leaves a letter. True: the reader sleeps and the caller has to wake it.

@@ -200,7 +200,10 @@ impl Reactors {
     pub fn take_back(&self) -> Vec<Detached> {
         sys::lower(self.report());
         let returned = self.0.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        returned.try_iter().filter_map(|(reactor, returned)| self.0.handles[reactor].file(reactor, returned)).collect()
+        returned
+            .try_iter()
+            .filter_map(|(reactor, returned)| self.0.handles[reactor].file(reactor, returned))
+            .collect()
     }
 
     pub fn set_call(&self, queue: QueueId, call: Option<OwnedFd>) {

@@ -158,7 +158,8 @@ impl Reactor {
         }
         for index in 0..self.places.len() {
             let Some(seat) = self.seats[self.places[index] as usize].as_deref_mut() else { continue };
-            let turn = Turn { core: &mut seat.core, channels: &mut self.channels, segments: &mut self.segments };
+            let turn =
+                Turn { core: &mut seat.core, channels: &mut self.channels, segments: &mut self.segments };
             let taken = seat.device.serve(turn);
             worked |= taken > 0;
             if seat.core.publish() {
@@ -177,7 +178,8 @@ impl Reactor {
             let waiter = Waiter::from_token(completion.token);
             let Some(Some(seat)) = self.seats.get_mut(usize::from(waiter.queue)) else { continue };
             if seat.core.state.life == waiter.life {
-                let turn = Turn { core: &mut seat.core, channels: &mut self.channels, segments: &mut self.segments };
+                let turn =
+                    Turn { core: &mut seat.core, channels: &mut self.channels, segments: &mut self.segments };
                 seat.device.ended(turn, waiter.id, waiter.part, completion.status);
             }
         }
@@ -231,8 +233,11 @@ impl Reactor {
             }
             Letter::Visit { place, visit } => {
                 if let Some(Some(seat)) = self.seats.get_mut(place as usize) {
-                    let turn =
-                        Turn { core: &mut seat.core, channels: &mut self.channels, segments: &mut self.segments };
+                    let turn = Turn {
+                        core: &mut seat.core,
+                        channels: &mut self.channels,
+                        segments: &mut self.segments,
+                    };
                     seat.device.with(turn, visit);
                 }
             }
@@ -279,7 +284,9 @@ impl Reactor {
             .places
             .iter()
             .copied()
-            .filter(|&place| self.seats[place as usize].as_ref().is_some_and(|s| s.detaching && s.core.is_drained()))
+            .filter(|&place| {
+                self.seats[place as usize].as_ref().is_some_and(|s| s.detaching && s.core.is_drained())
+            })
             .collect();
         for place in leaving {
             self.places.retain(|&other| other != place);

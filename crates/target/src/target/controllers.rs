@@ -8,11 +8,10 @@ use std::sync::Arc;
 use nvlane_bdev::Bdev;
 
 use super::{Target, TargetError};
-use crate::controller::{Backing, BlkFrontEnd, Controller, Kind};
+use crate::controller::{Backing, BlkFrontEnd, Controller, Kind, Sessions};
 use crate::device::scsi::ScsiFrontEnd;
 use crate::events::{Readiness, Source};
 use crate::reactor::Coalescing;
-use crate::session::Sessions;
 
 /// A socket that listens already.
 #[derive(Debug)]

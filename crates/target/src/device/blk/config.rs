@@ -18,7 +18,8 @@ pub mod feature {
 
 /// The features of a disk, without those of its rings.
 pub fn features(bdev: Option<&dyn Bdev>, read_only: bool) -> u64 {
-    let mut features = feature::SEG_MAX | feature::BLK_SIZE | feature::TOPOLOGY | feature::FLUSH | feature::MQ;
+    let mut features =
+        feature::SEG_MAX | feature::BLK_SIZE | feature::TOPOLOGY | feature::FLUSH | feature::MQ;
     if read_only || bdev.is_some_and(|bdev| bdev.info().read_only) {
         return features | feature::RO;
     }
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_space_of_a_disk_with_large_blocks() {
-        let info = Info { physical_block_size: 16384, ..Info::new("disk", Uuid::random(), 4096) };
+        let info = Info { physical_block_size: 16384, ..Info::new("disk", Uuid::random().unwrap(), 4096) };
         let bdev = Null::new(info, 1000).unwrap();
         let space = space(Some(&bdev), 4);
         assert_eq!(field::<8>(&space, 0), 8000, "capacity in sectors of 512 bytes");
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_read_only_disk_offers_nothing_that_writes() {
-        let bdev = Null::new(Info::new("disk", Uuid::random(), 512), 1000).unwrap();
+        let bdev = Null::new(Info::new("disk", Uuid::random().unwrap(), 512), 1000).unwrap();
         let offered = features(Some(&bdev), true);
         assert_ne!(offered & feature::RO, 0);
         assert_eq!(offered & (feature::DISCARD | feature::WRITE_ZEROES), 0);

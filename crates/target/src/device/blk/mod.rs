@@ -3,8 +3,6 @@
 pub mod config;
 mod parse;
 mod slot;
-#[cfg(test)]
-mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -95,7 +93,15 @@ impl Blk {
 
     /// A read or write: the one path that has to be short.
     #[inline]
-    fn transfer(&mut self, id: u16, read: bool, sector: u64, data: &[Segment], status: Segment, io: &mut Io<'_>) -> Step {
+    fn transfer(
+        &mut self,
+        id: u16,
+        read: bool,
+        sector: u64,
+        data: &[Segment],
+        status: Segment,
+        io: &mut Io<'_>,
+    ) -> Step {
         let length = total(data) as u64;
         let operation = if read { Operation::Read } else { Operation::Write };
         let written = if read { written(length) } else { 1 };
@@ -137,7 +143,14 @@ impl Blk {
 
     /// Everything but reads and writes.
     #[cold]
-    fn other(&mut self, id: u16, header: Header, segments: &Segments, status: Segment, io: &mut Io<'_>) -> Step {
+    fn other(
+        &mut self,
+        id: u16,
+        header: Header,
+        segments: &Segments,
+        status: Segment,
+        io: &mut Io<'_>,
+    ) -> Step {
         let (to, from) = (segments.readable(), segments.writable());
         match header.kind {
             kind::FLUSH => self.several(id, Rest::flush(), status, 1, None, io),
@@ -158,7 +171,14 @@ impl Blk {
     }
 
     /// DISCARD and WRITE_ZEROES: checked whole before the first range is touched.
-    fn ranges(&mut self, id: u16, operation: Operation, data: &[Segment], status: Segment, io: &mut Io<'_>) -> Step {
+    fn ranges(
+        &mut self,
+        id: u16,
+        operation: Operation,
+        data: &[Segment],
+        status: Segment,
+        io: &mut Io<'_>,
+    ) -> Step {
         let length = total(data);
         let count = length / RANGE;
         if self.shape.read_only || length % RANGE != 0 || count == 0 || count > MAX_RANGES {
@@ -182,7 +202,9 @@ impl Blk {
         // A discard must not say unmap, and no other bit means anything yet (virtio 1.3, 5.2.6.2).
         let (operation, known, most) = match operation {
             Operation::Unmap => (operation, 0, MAX_DISCARD_SECTORS),
-            _ => (Operation::WriteZeroes { unmap: range.flags & UNMAP != 0 }, UNMAP, MAX_WRITE_ZEROES_SECTORS),
+            _ => {
+                (Operation::WriteZeroes { unmap: range.flags & UNMAP != 0 }, UNMAP, MAX_WRITE_ZEROES_SECTORS)
+            }
         };
         if range.flags & !known != 0 {
             return Err(reply::UNSUPP);

@@ -18,7 +18,14 @@ pub(super) struct Slot {
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { reply_to: Segment::EMPTY, written: 0, under_way: 0, status: Status::Ok, rest: None, logged: None }
+        Self {
+            reply_to: Segment::EMPTY,
+            written: 0,
+            under_way: 0,
+            status: Status::Ok,
+            rest: None,
+            logged: None,
+        }
     }
 }
 
