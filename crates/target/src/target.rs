@@ -124,7 +124,8 @@ impl Target {
     fn bury(&mut self) {
         let events = &self.events;
         self.controllers.retain_mut(|controller| {
-            let over = controller.deleted && controller.sessions.as_ref().is_none_or(|sessions| sessions.is_empty());
+            let over =
+                controller.deleted && controller.sessions.as_ref().is_none_or(|sessions| sessions.is_empty());
             if over {
                 if let Some(sessions) = controller.sessions.take() {
                     events.remove(sessions.as_fd());

@@ -73,8 +73,9 @@ impl Backing {
         let QueueParts { ring, features, kick, call, err, log } = parts;
         let reactor = self.reactor().ok_or("the controller has no reactor to run on")?;
         for descriptor in [&call, &err].into_iter().flatten() {
-            sys::never_block(descriptor.as_fd())
-                .map_err(|error| format!("a notifier of queue {index} cannot be made non-blocking: {error}"))?;
+            sys::never_block(descriptor.as_fd()).map_err(|error| {
+                format!("a notifier of queue {index} cannot be made non-blocking: {error}")
+            })?;
         }
         let queue = NewQueue { session, index, size: ring.size(), reactor, features };
         let reactors = self.reactors.clone();

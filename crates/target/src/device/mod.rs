@@ -10,6 +10,7 @@ use nvlane_bdev::Status;
 use nvlane_ring::{Chain, Segments};
 
 pub mod blk;
+pub mod scsi;
 
 pub use crate::reactor::{ChannelId, Io};
 

@@ -67,7 +67,11 @@ impl Target {
 
     /// # Errors
     /// As for a blk controller.
-    pub fn create_scsi_controller(&mut self, options: ScsiOptions, socket: Socket) -> Result<(), TargetError> {
+    pub fn create_scsi_controller(
+        &mut self,
+        options: ScsiOptions,
+        socket: Socket,
+    ) -> Result<(), TargetError> {
         self.check_scsi_controller(&options)?;
         let allowed = self.allowed(options.cpus.as_deref())?;
         let front_end = ScsiFrontEnd::new(&allowed);
@@ -169,7 +173,16 @@ impl Target {
         let coalescing = Coalescing::default();
         let reactors = self.reactors.clone();
         let backing = Backing { kind, packed, allowed, coalescing, reactors, queues: Vec::new() };
-        self.controllers.push(Controller { number, name, socket: path, path: owned, backing, sessions, waiting, deleted: false });
+        self.controllers.push(Controller {
+            number,
+            name,
+            socket: path,
+            path: owned,
+            backing,
+            sessions,
+            waiting,
+            deleted: false,
+        });
         Ok(())
     }
 
@@ -184,7 +197,9 @@ impl Target {
     }
 
     fn bdev_for(&self, name: &str) -> Result<Arc<dyn Bdev>, TargetError> {
-        self.bdev(name).cloned().ok_or_else(|| TargetError::new(libc::ENODEV, format!("there is no bdev {name:?}")))
+        self.bdev(name)
+            .cloned()
+            .ok_or_else(|| TargetError::new(libc::ENODEV, format!("there is no bdev {name:?}")))
     }
 
     /// The reactors on these processors.

@@ -39,16 +39,24 @@ pub enum KindView {
 impl Target {
     /// Oldest first.
     pub fn controllers(&self) -> Vec<ControllerView> {
-        self.controllers.iter().filter(|controller| !controller.deleted).map(|other| self.view(other)).collect()
+        self.controllers
+            .iter()
+            .filter(|controller| !controller.deleted)
+            .map(|other| self.view(other))
+            .collect()
     }
 
     pub fn controller(&self, name: &str) -> Option<ControllerView> {
-        self.controllers.iter().find(|other| other.name == name && !other.deleted).map(|other| self.view(other))
+        self.controllers
+            .iter()
+            .find(|other| other.name == name && !other.deleted)
+            .map(|other| self.view(other))
     }
 
     fn view(&self, controller: &Controller) -> ControllerView {
         let backing = &controller.backing;
-        let mut cpus: Vec<usize> = backing.allowed.iter().map(|&reactor| self.reactors.cpu(reactor)).collect();
+        let mut cpus: Vec<usize> =
+            backing.allowed.iter().map(|&reactor| self.reactors.cpu(reactor)).collect();
         cpus.sort_unstable();
         let (sessions, queues) = controller.sessions.as_ref().map_or((0, 0), |sessions| sessions.counts());
         let kind = match &backing.kind {

@@ -30,15 +30,24 @@ impl ScsiFrontEnd {
 
     /// # Errors
     /// EINVAL: no such number; EEXIST: it is taken; ENOSPC: all are.
-    pub fn add_target(&mut self, number: Option<u8>, bdev: Arc<dyn Bdev>, _reactors: &Reactors) -> Result<u8, TargetError> {
-        let number = match number {
-            Some(number) => usize::from(number),
-            None => self.targets.iter().position(Option::is_none).ok_or_else(|| {
-                TargetError::new(libc::ENOSPC, format!("all {TARGETS} targets are taken"))
-            })?,
-        };
+    pub fn add_target(
+        &mut self,
+        number: Option<u8>,
+        bdev: Arc<dyn Bdev>,
+        _reactors: &Reactors,
+    ) -> Result<u8, TargetError> {
+        let number =
+            match number {
+                Some(number) => usize::from(number),
+                None => self.targets.iter().position(Option::is_none).ok_or_else(|| {
+                    TargetError::new(libc::ENOSPC, format!("all {TARGETS} targets are taken"))
+                })?,
+            };
         match self.targets.get_mut(number) {
-            None => Err(TargetError::new(libc::EINVAL, format!("there is no target {number}: 0 to {}", TARGETS - 1))),
+            None => Err(TargetError::new(
+                libc::EINVAL,
+                format!("there is no target {number}: 0 to {}", TARGETS - 1),
+            )),
             Some(Some(_)) => Err(TargetError::new(libc::EEXIST, format!("target {number} is taken"))),
             Some(free) => {
                 *free = Some(bdev);
@@ -56,7 +65,11 @@ impl ScsiFrontEnd {
 
     pub fn targets(&self) -> Vec<TargetView> {
         let numbered = self.targets.iter().zip(0..);
-        numbered.filter_map(|(target, number)| Some(TargetView { number, bdev: target.as_ref()?.info().name.clone() })).collect()
+        numbered
+            .filter_map(|(target, number)| {
+                Some(TargetView { number, bdev: target.as_ref()?.info().name.clone() })
+            })
+            .collect()
     }
 }
 
