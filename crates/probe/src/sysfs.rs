@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[derive(Clone)]
 pub struct Tree {
     root: PathBuf,
 }
@@ -116,6 +117,10 @@ pub mod tests {
 
         pub fn tree(&self) -> Tree {
             Tree::new(&self.root)
+        }
+
+        pub fn path(&self, path: &str) -> PathBuf {
+            self.root.join(path)
         }
 
         pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {

@@ -193,12 +193,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaxDevice:
-    """A character device for persistent memory (/dev/daxX.Y): size and the alignment of a mapping."""
+    """A character device for persistent memory (/dev/daxX.Y): size and alignment of a mapping. Only under the driver
+    device_dax can it be mapped; '' is no driver at all."""
 
     path: str
     size: int
     alignment: int
     numa_node: int
+    driver: str = "device_dax"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

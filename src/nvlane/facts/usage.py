@@ -21,7 +21,7 @@ from nvlane.facts.kernel_claims import KernelClaim, read_kernel_claims
 from nvlane.facts.mounts import Mounts, read_mounts
 from nvlane.facts.nvme_nodes import controllers, generic_name, namespace_names
 from nvlane.facts.shape import Use, UseKind
-from nvlane.facts.use_marks import Mark, mark_nodes
+from nvlane.facts.use_marks import BCACHE_REGISTERED, Mark, mark_nodes
 from nvlane.facts.volume_groups import active_volume_group, read_zfs_members, zfs_signature
 from nvlane.model.host import HostReader
 from nvlane.model.pci import PciAddress
@@ -115,6 +115,9 @@ def _uses_of_nodes(host: HostReader, survey: Survey, nodes: Sequence[str]) -> tu
             )
         if base in zfs:
             found.append(Use(kind=UseKind.ZFS, device=base, evidence=zfs[base]))
+        if any(use.kind is UseKind.BCACHE and not use.evidence.endswith(BCACHE_REGISTERED) for use in found):
+            # The disk that bcache made of it says more than that it is registered.
+            found = [use for use in found if not use.evidence.endswith(BCACHE_REGISTERED)]
         lvm_seen = any(use.kind is UseKind.LVM for use in found)
         if not lvm_seen and (evidence := active_volume_group(host, survey.blocks, base)):
             found.append(Use(kind=UseKind.LVM, device=base, evidence=evidence))

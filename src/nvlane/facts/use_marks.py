@@ -24,6 +24,8 @@ from nvlane.model.host import HostReader
 
 #: A device can have hundreds of bind mounts or readers: so many are named, the rest is counted.
 _NAMED: Final = 4
+#: How the evidence of a device ends that bcache knows, whether or not it has made a disk of it.
+BCACHE_REGISTERED: Final = ": registered with bcache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ def mark_nodes(
         marks.setdefault(name, []).append(Mark(kind=UseKind.ZFS, evidence=evidence))
     for block in blocks.by_name.values():
         if block.bcache and not re.fullmatch(r"bcache\d+", block.name):
-            evidence = f"{block.sysfs}/bcache: registered with bcache"
+            evidence = f"{block.sysfs}/bcache{BCACHE_REGISTERED}"
             marks.setdefault(block.name, []).append(Mark(kind=UseKind.BCACHE, evidence=evidence))
     for claim in claims:
         if name := blocks.named(host, claim.device):

@@ -300,6 +300,20 @@ def _dax_refusals(lane: NvdimmSpec, at: Context) -> list[Refusal]:
             )
         ]
     reasons: list[Refusal] = []
+    if dax.driver != "device_dax":
+        # Opening it gives ENXIO (drivers/dax/super.c, dax_open finds no live device).
+        what = f"has the driver {dax.driver}" if dax.driver else "has no driver"
+        name = dax.path.rpartition("/")[2]
+        reasons.append(
+            at.refuse(
+                "dax-driver",
+                f"{dax.path} {what}, and only device_dax lets it be mapped",
+                evidence=(f"/sys/bus/dax/devices/{name}/driver: {dax.driver or 'not there'}",),
+                remedy=f"daxctl reconfigure-device --mode=devdax {name}"
+                if dax.driver
+                else f"echo {name} > /sys/bus/dax/drivers/device_dax/bind",
+            )
+        )
     total = backend_size(lane, at)
     if total > dax.size or total % dax.alignment:
         reasons.append(

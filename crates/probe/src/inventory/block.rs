@@ -1,5 +1,10 @@
 //! Block devices of every kind, whole disks only.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::nvme::Controller;
@@ -51,7 +56,7 @@ fn device(tree: &Tree, name: String, controllers: &[Controller]) -> BlockDevice 
         read_only: tree.flag(format!("{at}/ro")),
         rotational: tree.flag(format!("{at}/queue/rotational")),
         removable: tree.flag(format!("{at}/removable")),
-        serial: text("serial")
+        serial: serial(tree, &name, &at)
             .or_else(|| unit_serial(&tree.bytes(format!("{at}/device/vpd_pg80"))?))
             .or_else(|| nvme.and_then(|found| found.serial.clone()))
             .or_else(|| usb_serial(tree, &at)),
@@ -66,6 +71,36 @@ fn device(tree: &Tree, name: String, controllers: &[Controller]) -> BlockDevice 
         queues: tree.names(format!("{at}/mq")).len(),
         name,
     }
+}
+
+/// How long a virtio disk may take to tell its serial.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Disks that are being asked. None is asked twice at once: each question has a thread that waits for the answer.
+static ASKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The `serial` attribute. That of a virtio disk is a request to its device (drivers/block/virtio_blk.c, serial_show),
+/// and where the device's other end is gone, for instance a vhost-user target, the read does not end.
+fn serial(tree: &Tree, name: &str, at: &str) -> Option<String> {
+    let path = format!("{at}/serial");
+    if tree.link_name(format!("{at}/device/driver")).as_deref() != Some("virtio_blk") {
+        return tree.text(path);
+    }
+    let (answer, awaited) = mpsc::channel();
+    if !asked().insert(name.to_owned()) {
+        return None;
+    }
+    let (theirs, disk) = (tree.clone(), name.to_owned());
+    thread::spawn(move || {
+        let text = theirs.text(path);
+        asked().remove(&disk);
+        answer.send(text)
+    });
+    awaited.recv_timeout(ANSWER).unwrap_or_default()
+}
+
+fn asked() -> MutexGuard<'static, BTreeSet<String>> {
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The serial in a SCSI Unit Serial Number page (SPC-5, 7.8.18): four bytes of header, the last two its length.
@@ -107,6 +142,24 @@ mod tests {
         assert_eq!(found.driver.as_deref(), Some("virtio_blk"));
         assert_eq!(found.pci_address.as_deref(), Some("0000:00:04.0"));
         assert_eq!(found.scsi_address, None);
+    }
+
+    #[test]
+    fn a_disk_whose_target_is_gone_has_no_serial_and_holds_nobody_up() {
+        let fake = Fake::new();
+        let at = "sys/devices/pci0000:00/0000:00:06.0/virtio3/block/vdz";
+        fake.link("sys/block/vdz", at);
+        fake.link(&format!("{at}/device"), "sys/devices/pci0000:00/0000:00:06.0/virtio3");
+        fake.link("sys/devices/pci0000:00/0000:00:06.0/virtio3/driver", "sys/bus/virtio/drivers/virtio_blk");
+        fake.files(at, &[("size", "2048")]);
+        // A FIFO without a writer is read for ever, as that attribute is.
+        let serial = fake.path(&format!("{at}/serial"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &serial, rustix::fs::Mode::RWXU).unwrap();
+        let begun = std::time::Instant::now();
+        assert_eq!(devices(&fake.tree(), &[])[0].serial, None);
+        assert_eq!(devices(&fake.tree(), &[])[0].size_bytes, 1 << 20);
+        assert!(begun.elapsed() < 2 * ANSWER, "it was asked a second time");
+        std::fs::write(&serial, "disk-9").unwrap();
     }
 
     #[test]
