@@ -18,6 +18,7 @@ compile_error!("virtio is little-endian, and so are all hosts this was written f
 mod buffers;
 mod chain;
 mod config;
+pub mod driver;
 mod error;
 pub mod inflight;
 mod log;

@@ -16,13 +16,13 @@ use crate::notify::{Call, crossed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::{AtomicU32, AtomicU64, fence};
 
-const AVAIL: u16 = 1 << 7;
-const USED: u16 = 1 << 15;
+pub(crate) const AVAIL: u16 = 1 << 7;
+pub(crate) const USED: u16 = 1 << 15;
 
 // Event suppression structures (2.8.10): offset and wrap counter below, flags above.
-const EVENT_ENABLE: u32 = 0;
-const EVENT_DISABLE: u32 = 1;
-const EVENT_DESCRIPTOR: u32 = 2;
+pub(crate) const EVENT_ENABLE: u32 = 0;
+pub(crate) const EVENT_DISABLE: u32 = 1;
+pub(crate) const EVENT_DESCRIPTOR: u32 = 2;
 
 /// A place in the ring, and the wrap counter of the lap it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +53,12 @@ impl Position {
 
     /// The two flags of a descriptor that is available, or used, in this lap.
     #[inline(always)]
-    fn available_flags(self) -> u16 {
+    pub(crate) fn available_flags(self) -> u16 {
         if self.wrap { AVAIL } else { USED }
     }
 
     #[inline(always)]
-    fn used_flags(self) -> u16 {
+    pub(crate) fn used_flags(self) -> u16 {
         if self.wrap { AVAIL | USED } else { 0 }
     }
 }
@@ -84,7 +84,7 @@ pub(crate) struct Areas {
 }
 
 impl Areas {
-    fn find(config: &QueueConfig) -> Result<Areas, RingError> {
+    pub(crate) fn find(config: &QueueConfig) -> Result<Areas, RingError> {
         let size = config.size;
         if size == 0 || size > 32768 {
             return Err(RingError::Size(size));
@@ -102,7 +102,7 @@ impl Areas {
     }
 
     #[inline(always)]
-    fn word(&self, index: u16, word: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, index: u16, word: usize) -> &AtomicU64 {
         debug_assert!(index < self.size && word < 2);
         // SAFETY: the ring was found in one piece and aligned when the queue was made; the queue holds the memory; the
         // index is that of a position, which is below the frozen size; everybody in this process uses atomics.
@@ -110,13 +110,13 @@ impl Areas {
     }
 
     #[inline(always)]
-    fn driver_event(&self) -> &AtomicU32 {
+    pub(crate) fn driver_event(&self) -> &AtomicU32 {
         // SAFETY: as for the ring.
         unsafe { &*self.driver_event }
     }
 
     #[inline(always)]
-    fn device_event(&self) -> &AtomicU32 {
+    pub(crate) fn device_event(&self) -> &AtomicU32 {
         // SAFETY: as for the ring.
         unsafe { &*self.device_event }
     }
@@ -144,7 +144,7 @@ impl UsedFlags for Areas {
 }
 
 #[inline(always)]
-fn word(length: u32, id: u16, flags: u16) -> u64 {
+pub(crate) fn word(length: u32, id: u16, flags: u16) -> u64 {
     u64::from(length) | u64::from(id) << 32 | u64::from(flags) << 48
 }
 

@@ -16,8 +16,8 @@ use crate::notify::{Call, crossed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, fence};
 
-const NO_INTERRUPT: u16 = 1; // in the available ring's flags
-const NO_NOTIFY: u16 = 1; // in the used ring's flags
+pub(crate) const NO_INTERRUPT: u16 = 1; // in the available ring's flags
+pub(crate) const NO_NOTIFY: u16 = 1; // in the used ring's flags
 
 /// The fields of the three areas, each of which holds what the size says.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Areas {
 macro_rules! field {
     ($name:ident, $atomic:ty) => {
         #[inline(always)]
-        fn $name(&self) -> &$atomic {
+        pub(crate) fn $name(&self) -> &$atomic {
             // SAFETY: a field of ring memory that was found in one piece and aligned when the queue was made
             // (`Areas::find`); the queue holds the memory, and everybody in this process uses atomics.
             unsafe { &*self.$name }
@@ -52,7 +52,7 @@ macro_rules! field {
 macro_rules! element {
     ($name:ident, $field:ident, $atomic:ty, $words:literal) => {
         #[inline(always)]
-        fn $name(&self, index: u16, word: usize) -> &$atomic {
+        pub(crate) fn $name(&self, index: u16, word: usize) -> &$atomic {
             debug_assert!(index < self.size && word < $words);
             // SAFETY: as for the fields; the index was masked or checked against the frozen size.
             unsafe { &*self.$field.add(usize::from(index) * $words + word) }
@@ -72,7 +72,7 @@ impl Areas {
     element!(used, used_ring, AtomicU32, 2);
 
     /// Finds the areas in guest memory. The event fields at the ends of the rings are there only when negotiated.
-    fn find(config: &QueueConfig) -> Result<Areas, RingError> {
+    pub(crate) fn find(config: &QueueConfig) -> Result<Areas, RingError> {
         let size = usize::from(config.size);
         if !size.is_power_of_two() || size > 32768 {
             return Err(RingError::Size(config.size));
