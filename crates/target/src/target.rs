@@ -83,6 +83,17 @@ impl Target {
         &self.reactors
     }
 
+    /// Does all that is to be done now, and never waits: for whoever has an epoll instance with [`Target::events`] in it.
+    ///
+    /// # Errors
+    /// When the kernel does not say what is ready.
+    pub fn turn(&mut self) -> io::Result<()> {
+        for source in self.events.wait(Some(std::time::Duration::ZERO))? {
+            self.handle(source);
+        }
+        Ok(())
+    }
+
     /// Something that [`Target::events`] reported.
     pub fn handle(&mut self, source: Source) {
         match source {

@@ -74,6 +74,22 @@ struct Inner {
     report: Arc<OwnedFd>,
 }
 
+/// See [`Reactors::by_hand`].
+pub struct ByHand(Reactor);
+
+impl ByHand {
+    /// One look at everything. True: there was something.
+    #[inline]
+    pub fn turn(&mut self) -> bool {
+        self.0.turn()
+    }
+
+    /// What the reactor does before it sleeps, without the sleep. True: it would have slept.
+    pub fn doze(&mut self) -> bool {
+        self.0.doze()
+    }
+}
+
 struct Handle {
     cpu: usize,
     mailbox: Arc<Mailbox<Letter>>,
@@ -112,6 +128,19 @@ impl Reactors {
             .map(|(index, &cpu)| Handle::start(index, cpu, returning.clone(), report.clone(), policy))
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self(Arc::new(Inner { handles, returned: Mutex::new(returned), report })))
+    }
+
+    /// One reactor that takes a turn only when it is told to, on the caller's thread: for tests and measurements that
+    /// must be the same each time.
+    ///
+    /// # Errors
+    /// When descriptors have run out.
+    pub fn by_hand() -> io::Result<(Self, ByHand)> {
+        let (returning, returned) = channel();
+        let report = Arc::new(sys::event()?);
+        let (handle, reactor) = Handle::prepare(0, 0, returning, report.clone(), PollPolicy::Always)?;
+        let inner = Inner { handles: vec![handle], returned: Mutex::new(returned), report };
+        Ok((Self(Arc::new(inner)), ByHand(reactor)))
     }
 
     pub fn len(&self) -> usize {
@@ -240,24 +269,36 @@ impl Handle {
         report: Arc<OwnedFd>,
         policy: PollPolicy,
     ) -> io::Result<Self> {
-        let mailbox = Arc::new(Mailbox::new());
-        let wake = Arc::new(sys::event()?);
-        let reactor = Reactor::new(index, mailbox.clone(), wake.clone(), returning, report, policy)?;
-        let counters = reactor.counters.clone();
+        let (mut handle, reactor) = Self::prepare(index, cpu, returning, report, policy)?;
         let (started, start) = channel();
-        let thread = std::thread::Builder::new().name(format!("reactor_{cpu}")).spawn(move || {
-            let pinned = sys::pin(cpu);
-            let go = pinned.is_ok();
-            let _ = started.send(pinned);
-            if go {
-                reactor.run();
-            }
-        })?;
+        handle.thread =
+            Some(std::thread::Builder::new().name(format!("reactor_{cpu}")).spawn(move || {
+                let pinned = sys::pin(cpu);
+                let go = pinned.is_ok();
+                let _ = started.send(pinned);
+                if go {
+                    reactor.run();
+                }
+            })?);
         let gone = || io::Error::other("the reactor's thread ended before it began");
         start.recv().map_err(|_| gone())?.map_err(|error| {
             io::Error::new(error.kind(), format!("processor {cpu} cannot be used for a reactor: {error}"))
         })?;
-        Ok(Self { cpu, mailbox, wake, counters, desk: Mutex::default(), thread: Some(thread) })
+        Ok(handle)
+    }
+
+    fn prepare(
+        index: usize,
+        cpu: usize,
+        returning: Sender<(usize, Returned)>,
+        report: Arc<OwnedFd>,
+        policy: PollPolicy,
+    ) -> io::Result<(Self, Reactor)> {
+        let mailbox = Arc::new(Mailbox::new());
+        let wake = Arc::new(sys::event()?);
+        let reactor = Reactor::new(index, mailbox.clone(), wake.clone(), returning, report, policy)?;
+        let counters = reactor.counters.clone();
+        Ok((Self { cpu, mailbox, wake, counters, desk: Mutex::default(), thread: None }, reactor))
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

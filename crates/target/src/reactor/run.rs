@@ -146,7 +146,7 @@ impl Reactor {
 
     /// One look at everything. True: there was something.
     #[inline]
-    fn turn(&mut self) -> bool {
+    pub fn turn(&mut self) -> bool {
         let mut worked = false;
         if self.mailbox.has_letters() {
             self.read_letters();
@@ -360,6 +360,14 @@ impl Reactor {
             self.ready = ready;
         }
         self.disarm();
+    }
+
+    /// Everything about a sleep but the sleep. True: it would have come.
+    pub fn doze(&mut self) -> bool {
+        let quiet = self.detaching == 0 && self.arm() && self.mailbox.doze();
+        self.mailbox.awake();
+        self.disarm();
+        quiet
     }
 
     /// Asks everyone to make itself heard. False: something came in the meantime, or someone can only be polled.
