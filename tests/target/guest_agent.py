@@ -20,9 +20,7 @@ def port() -> Path:
 
 
 def answer(request: dict[str, Any], stream: BinaryIO, lock: threading.Lock) -> None:
-    done = subprocess.run(
-        request["argv"], input=request["stdin"].encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
-    )
+    done = subprocess.run(request["argv"], input=request["stdin"].encode(), capture_output=True, check=False)
     reply = {
         "id": request["id"],
         "status": done.returncode,

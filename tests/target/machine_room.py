@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guest import Disk, Guest
-from target import Target
+from target_process import Target
 
 MIB = 1 << 20
 SIZE = 320 * MIB

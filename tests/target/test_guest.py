@@ -6,11 +6,10 @@ The guest is emulated, so nothing here is about speed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from machine_room import KINDS, MIB, SIZE, Room, create, room
-from target import program
+from machine_room import KINDS, MIB, SIZE, Room, room
+from target_process import program
 
 pytestmark = [
     pytest.mark.lab,
@@ -117,7 +116,7 @@ def test_the_guest_sees_that_a_disk_has_grown(machine: Room, kind: str) -> None:
         assert any(file.read())
 
 
-def test_read_only_disks_are_read_only(machine: Room, tmp_path: Path) -> None:
+def test_read_only_disks_are_read_only(machine: Room) -> None:
     """A read-only bdev behind virtio-scsi, plugged while the guest runs."""
     target = machine.target
     path = target.directory / "read-only.img"

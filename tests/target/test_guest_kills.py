@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from machine_room import KINDS, MIB, Room, room
-from target import program
+from target_process import program
 
 pytestmark = [
     pytest.mark.lab,

@@ -32,7 +32,11 @@ fn main() {
                 no_uring,
             };
             let file = FileBdev::open(options).unwrap();
-            bdevs.push((format!("{path} ({:?}, direct I/O {})", file.engine(), file.direct_io()), Box::new(file), false));
+            bdevs.push((
+                format!("{path} ({:?}, direct I/O {})", file.engine(), file.direct_io()),
+                Box::new(file),
+                false,
+            ));
         }
     }
     let memory = HostMemory::new(128 * BLOCK as usize, true).unwrap();
@@ -41,7 +45,8 @@ fn main() {
             if operation == Operation::Write && !writable {
                 continue;
             }
-            let rates = DEPTHS.map(|depth| format!("{:8.0}", rate(&**bdev, operation, depth, &memory) / 1000.0));
+            let rates =
+                DEPTHS.map(|depth| format!("{:8.0}", rate(&**bdev, operation, depth, &memory) / 1000.0));
             println!("{:>6} {}  {name}", format!("{operation:?}").to_lowercase(), rates.concat());
         }
     }
@@ -62,7 +67,8 @@ fn rate(bdev: &dyn Bdev, operation: Operation, depth: u64, memory: &HostMemory) 
         }
         for (token, offset) in next.drain(..) {
             // SAFETY: the memory has 128 blocks and outlives the channel.
-            let segment = unsafe { Segment::new(memory.pointer().add((token * BLOCK) as usize), BLOCK as usize) };
+            let segment =
+                unsafe { Segment::new(memory.pointer().add((token * BLOCK) as usize), BLOCK as usize) };
             let request = Request { operation, offset, length: BLOCK, segments: &[segment], token };
             match channel.submit(&request) {
                 Submitted::Done(_) => {

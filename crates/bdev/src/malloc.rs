@@ -28,8 +28,7 @@ impl Malloc {
         info.check()?;
         let length = bytes(&info, blocks)?;
         let first = allocate(&info, length)?;
-        let shared =
-            Shared { length: AtomicU64::new(length), pieces: RwLock::new(Arc::new(vec![Arc::new(first)])) };
+        let shared = Shared { length: AtomicU64::new(length), pieces: RwLock::new(Arc::new(vec![first])) };
         Ok(Self { base: Base::new(Info { product_name: "Malloc disk", ..info }), shared: Arc::new(shared) })
     }
 }
@@ -46,10 +45,22 @@ fn bytes(info: &Info, blocks: u64) -> Result<u64, BdevError> {
         })
 }
 
-fn allocate(info: &Info, length: u64) -> Result<HostMemory, BdevError> {
-    HostMemory::new(length as usize, false).map_err(|error| {
-        BdevError::io(format_args!("malloc bdev {:?}: {length} bytes of memory", info.name), &error)
-    })
+/// Up to this size all pages are taken at once; above it a thread takes them, and the disk can be used meanwhile.
+const TAKEN_AT_ONCE: u64 = 64 << 20;
+
+/// Memory for a disk, with its pages: a page that is taken at its first access holds the reactor up for a page of zeroes,
+/// 2 MiB of them where the page is large.
+fn allocate(info: &Info, length: u64) -> Result<Arc<HostMemory>, BdevError> {
+    let failed =
+        |error| BdevError::io(format_args!("malloc bdev {:?}: {length} bytes of memory", info.name), &error);
+    let memory = HostMemory::new(length as usize, length <= TAKEN_AT_ONCE).map_err(failed)?;
+    let memory = Arc::new(memory);
+    if length > TAKEN_AT_ONCE {
+        let share = memory.clone();
+        // Without the thread, or without pages, the first accesses take them.
+        let _ = std::thread::Builder::new().name("nvlane-pages".into()).spawn(move || share.populate());
+    }
+    Ok(memory)
 }
 
 impl Bdev for Malloc {
@@ -84,7 +95,7 @@ impl Bdev for Malloc {
         }
         if wanted > present {
             let mut more = pieces.to_vec();
-            more.push(Arc::new(allocate(self.info(), wanted - present)?));
+            more.push(allocate(self.info(), wanted - present)?);
             *pieces = Arc::new(more);
         }
         self.shared.length.store(wanted, Relaxed);

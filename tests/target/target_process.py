@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nvlane.targets.program import packaged_target
-from nvlane.wire.jsonrpc import JsonRpc, PeerClosed
+from nvlane.wire.jsonrpc import JsonRpc
+from nvlane.wire.lines import PeerClosed
 
 DEADLINE = 20.0
 
