@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, FromRawFd};
 
 use crate::arena::{Backing, HUGE_2M, Mapping, OnFault, PAGE};
 use crate::dma;
+use crate::segment::Segment;
 
 /// What kind of pages it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,14 @@ impl HostMemory {
     /// ENOMEM; EINVAL before Linux 5.14.
     pub fn populate(&self) -> io::Result<()> {
         self.mapping.advise(libc::MADV_POPULATE_WRITE)
+    }
+
+    /// Keeps it mapped for as long as the process lives, as a segment.
+    pub fn leak(self) -> Segment {
+        // SAFETY: the mapping is never dropped, and only raw pointers ever name it.
+        let segment = unsafe { Segment::new(self.pointer(), self.len()) };
+        std::mem::forget(self);
+        segment
     }
 
     pub fn pointer(&self) -> *mut u8 {

@@ -14,6 +14,7 @@ pub mod dma;
 mod free_list;
 mod guest;
 mod host;
+mod scratch;
 mod segment;
 pub mod sigbus;
 
@@ -21,4 +22,5 @@ pub use arena::{Backing, Mapping, OnFault};
 pub use dirty_log::DirtyLog;
 pub use guest::{GuestMemory, Hint, MAX_REGIONS, MapError, Region, RegionSpec};
 pub use host::{HostMemory, PageKind, memfd};
+pub use scratch::Scratch;
 pub use segment::{Segment, total};

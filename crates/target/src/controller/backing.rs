@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nvlane_ring::Ring;
+use nvlane_ring::{Layout, Queue, Ring, VringBase};
 
 use super::{BlkFrontEnd, FrontEnd, MAX_QUEUES, NewQueue};
 use crate::device::scsi::ScsiFrontEnd;
@@ -77,7 +77,9 @@ impl Backing {
                 format!("a notifier of queue {index} cannot be made non-blocking: {error}")
             })?;
         }
-        let queue = NewQueue { session, index, size: ring.size(), reactor, features };
+        let layout = if matches!(ring, Queue::Packed(_)) { Layout::Packed } else { Layout::Split };
+        let fresh = ring.base() == VringBase::start(layout) && ring.recovered() == 0;
+        let queue = NewQueue { session, index, size: ring.size(), reactor, fresh, features };
         let reactors = self.reactors.clone();
         let device = self.front_end_mut().device(queue, &reactors)?;
         let coalescing = self.coalescing;

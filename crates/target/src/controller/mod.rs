@@ -47,6 +47,11 @@ pub trait FrontEnd {
         let _ = id;
     }
 
+    /// A session has ended and all its queues are back.
+    fn session_over(&mut self, session: u32) {
+        let _ = session;
+    }
+
     /// A bdev that it may use has another size. True: the configuration space has changed with it.
     fn resized(&mut self, bdev: &Arc<dyn Bdev>, reactors: &Reactors) -> bool;
 
@@ -64,6 +69,8 @@ pub struct NewQueue {
     pub index: u16,
     pub size: u16,
     pub reactor: usize,
+    /// It begins where a queue begins after a reset of the device.
+    pub fresh: bool,
     /// What was agreed on.
     pub features: u64,
 }

@@ -164,7 +164,13 @@ impl Sessions {
     fn settle(&mut self, backing: &mut Backing) {
         loop {
             let before = self.entries.len();
-            self.entries.retain(|entry| !entry.session.is_finished());
+            self.entries.retain(|entry| {
+                let finished = entry.session.is_finished();
+                if finished {
+                    backing.front_end_mut().session_over(entry.number);
+                }
+                !finished
+            });
             if self.entries.len() == before || !self.is_quiet() {
                 break;
             }

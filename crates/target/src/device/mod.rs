@@ -34,6 +34,12 @@ pub trait Device: Send + 'static {
         true
     }
 
+    /// Whether new chains shall wait while one answered [`Step::Again`]. Not so where chains are for different block
+    /// devices: one of them must not hold up the others.
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
     /// For [`crate::reactor::Reactors::with_device`].
     fn as_any(&mut self) -> &mut dyn Any;
 }

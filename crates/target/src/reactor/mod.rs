@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use nvlane_bdev::{Bdev, BdevError, ticks};
@@ -114,7 +114,21 @@ struct OpenChannel {
     users: usize,
 }
 
+/// The same without keeping the threads: what lives on a reactor must not be what keeps it running.
+#[derive(Clone)]
+pub struct WeakReactors(Weak<Inner>);
+
+impl WeakReactors {
+    pub fn upgrade(&self) -> Option<Reactors> {
+        self.0.upgrade().map(Reactors)
+    }
+}
+
 impl Reactors {
+    pub fn downgrade(&self) -> WeakReactors {
+        WeakReactors(Arc::downgrade(&self.0))
+    }
+
     /// Starts one thread a processor.
     ///
     /// # Errors

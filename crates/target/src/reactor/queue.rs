@@ -179,6 +179,9 @@ pub trait Served: Send {
     fn serve(&mut self, turn: Turn<'_>) -> usize;
     #[doc(hidden)]
     fn ended(&mut self, turn: Turn<'_>, id: u16, part: u16, status: Status);
+    /// Whether a kick of the guest would mean anything to the front end now.
+    #[doc(hidden)]
+    fn listens(&self) -> bool;
     #[doc(hidden)]
     fn with(&mut self, turn: Turn<'_>, visit: Visit);
 }
@@ -196,7 +199,8 @@ pub struct Turn<'a> {
 impl<D: Device> Served for D {
     fn serve(&mut self, turn: Turn<'_>) -> usize {
         let Turn { core: Core { ring, state }, channels, segments } = turn;
-        if !state.is_quiet() && !retry(self, ring, state, channels) || state.stopped {
+        let waiting = !state.is_quiet() && !retry(self, ring, state, channels);
+        if waiting && self.keeps_order() || state.stopped {
             return 0;
         }
         match ring {
@@ -209,6 +213,10 @@ impl<D: Device> Served for D {
         let Turn { core: Core { ring, state }, channels, .. } = turn;
         let step = Device::ended(self, id, part, status, &mut state.io(channels));
         state.went_on(ring, id, step);
+    }
+
+    fn listens(&self) -> bool {
+        self.wants()
     }
 
     fn with(&mut self, turn: Turn<'_>, visit: Visit) {

@@ -376,7 +376,10 @@ impl Reactor {
         self.places.iter().all(|&place| {
             seats[place as usize].as_deref_mut().is_none_or(|seat| {
                 let Core { ring, state } = &mut seat.core;
-                state.stopped || (state.kick.is_some() && state.is_quiet() && ring.arm())
+                // What does not listen may find chains on its ring and sleep all the same.
+                state.stopped
+                    || !seat.device.listens()
+                    || (state.kick.is_some() && state.is_quiet() && ring.arm())
             })
         }) && self.channels.arm()
     }

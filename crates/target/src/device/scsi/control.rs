@@ -55,7 +55,15 @@ impl ControlQueue {
         self.queues = queues;
     }
 
-    fn manage(&mut self, id: u16, function: Function, address: Address, tag: u64, place: &[Segment], io: &mut Io<'_>) -> Step {
+    fn manage(
+        &mut self,
+        id: u16,
+        function: Function,
+        address: Address,
+        tag: u64,
+        place: &[Segment],
+        io: &mut Io<'_>,
+    ) -> Step {
         let target = match address {
             Address::Unit { target, lun } => match self.targets.get(usize::from(target)) {
                 Some(Some(_)) if lun == 0 => target,
@@ -125,7 +133,9 @@ impl Device for ControlQueue {
         let length = copy::copy_in(segments.readable(), 0, &mut bytes);
         let place = segments.writable();
         match Control::parse(&bytes[..length]) {
-            Some(Control::Task { function, address, tag }) => self.manage(chain.id, function, address, tag, place, io),
+            Some(Control::Task { function, address, tag }) => {
+                self.manage(chain.id, function, address, tag, place, io)
+            }
             Some(Control::UnknownTask) => reply(place, response::FUNCTION_REJECTED, io),
             Some(Control::Notification { address }) => {
                 let there = match address {

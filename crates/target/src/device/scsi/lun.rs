@@ -156,7 +156,8 @@ fn disk(bdev: &dyn Bdev) -> Disk {
 }
 
 fn uuid_bytes(text: &str) -> [u8; 16] {
-    let digits: Vec<u8> = text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
     let mut bytes = [0; 16];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = pair[0] << 4 | pair[1];
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_disk_keeps_the_name_of_its_bdev() {
-        let uuid = Uuid::random();
+        let uuid = Uuid::random().unwrap();
         let lun = lun(Info::new("disk", uuid, 4096));
         let digits: String = lun.disk().uuid.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(digits, uuid.to_string().replace('-', ""));
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_short_path_opens_when_everything_was_said() {
-        let lun = lun(Info { volatile_cache: true, ..Info::new("disk", Uuid::random(), 512) });
+        let lun = lun(Info { volatile_cache: true, ..Info::new("disk", Uuid::random().unwrap(), 512) });
         let run = |cdb: &[u8], list: &[u8]| lun.execute(&Cdb::new(cdb), list, &mut Vec::new());
         assert!(!lun.is_plain(false), "power on comes first");
         assert!(matches!(run(&[0; 6], &[]), Outcome::CheckCondition(_)));
@@ -216,7 +217,10 @@ mod tests {
 
     #[test]
     fn a_large_transfer_limit_is_in_whole_blocks() {
-        let limited = |bytes| lun(Info { max_transfer: bytes, ..Info::new("disk", Uuid::random(), 4096) }).max_transfer();
+        let limited = |bytes| {
+            lun(Info { max_transfer: bytes, ..Info::new("disk", Uuid::random().unwrap(), 4096) })
+                .max_transfer()
+        };
         assert_eq!((limited(0), limited(10_000), limited(100)), (u64::MAX, 8192, 4096));
     }
 }

@@ -1,105 +1,50 @@
-//! A virtio SCSI host (virtio 1.3, 5.6) on the control thread: its targets, each a bdev.
+//! A virtio SCSI host (virtio 1.3, 5.6): targets 0 to 7, each a bdev with one logical unit.
+//!
+//! [`ScsiFrontEnd`] is the control thread's half. Each session is an initiator of its own (an I_T nexus), with units of
+//! its own: what it has set and what it still has to hear is nobody else's. A queue knows its targets by a table that
+//! the control thread changes by visiting it, so a target comes and goes while commands to the others run, and a
+//! target that hangs holds nothing up but its own commands.
 
-use std::sync::Arc;
+mod control;
+mod event;
+mod front_end;
+mod lun;
+mod nexus;
+mod place;
+mod plan;
+mod request;
+mod tasks;
+mod wire;
 
-use nvlane_bdev::Bdev;
-
-use crate::controller::{FrontEnd, NewQueue};
-use crate::reactor::{Reactors, Served};
-use crate::target::TargetError;
+pub use front_end::{ScsiFrontEnd, TargetView};
 
 /// SPDK_VHOST_SCSI_CTRLR_MAX_DEVS
 pub const TARGETS: usize = 8;
 
-/// A target as `vhost_get_controllers` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetView {
-    pub number: u8,
-    pub bdev: String,
+/// The queues that are not for requests (virtio 1.3, 5.6.2).
+const CONTROL_QUEUE: u16 = 0;
+const EVENT_QUEUE: u16 = 1;
+const FIRST_REQUEST_QUEUE: u16 = 2;
+
+/// Bits of virtio 1.3, 5.6.3. INOUT (commands with data in both directions) is for commands that a disk has not; the
+/// protection information of T10_PI is nowhere below.
+mod feature {
+    pub const HOTPLUG: u64 = 1 << 1;
+    pub const CHANGE: u64 = 1 << 2;
 }
 
-pub struct ScsiFrontEnd {
-    targets: [Option<Arc<dyn Bdev>>; TARGETS],
-}
-
-impl ScsiFrontEnd {
-    /// `reactors`: those that its queues may be on.
-    pub fn new(_reactors: &[usize]) -> Self {
-        Self { targets: [const { None }; TARGETS] }
-    }
-
-    /// # Errors
-    /// EINVAL: no such number; EEXIST: it is taken; ENOSPC: all are.
-    pub fn add_target(
-        &mut self,
-        number: Option<u8>,
-        bdev: Arc<dyn Bdev>,
-        _reactors: &Reactors,
-    ) -> Result<u8, TargetError> {
-        let number =
-            match number {
-                Some(number) => usize::from(number),
-                None => self.targets.iter().position(Option::is_none).ok_or_else(|| {
-                    TargetError::new(libc::ENOSPC, format!("all {TARGETS} targets are taken"))
-                })?,
-            };
-        match self.targets.get_mut(number) {
-            None => Err(TargetError::new(
-                libc::EINVAL,
-                format!("there is no target {number}: 0 to {}", TARGETS - 1),
-            )),
-            Some(Some(_)) => Err(TargetError::new(libc::EEXIST, format!("target {number} is taken"))),
-            Some(free) => {
-                *free = Some(bdev);
-                Ok(number as u8)
-            }
-        }
-    }
-
-    /// # Errors
-    /// ENODEV: there is none.
-    pub fn remove_target(&mut self, number: u8, _reactors: &Reactors) -> Result<(), TargetError> {
-        let target = self.targets.get_mut(usize::from(number)).and_then(Option::take);
-        target.map(drop).ok_or_else(|| TargetError::new(libc::ENODEV, format!("there is no target {number}")))
-    }
-
-    pub fn targets(&self) -> Vec<TargetView> {
-        let numbered = self.targets.iter().zip(0..);
-        numbered
-            .filter_map(|(target, number)| {
-                Some(TargetView { number, bdev: target.as_ref()?.info().name.clone() })
-            })
-            .collect()
-    }
-}
-
-impl FrontEnd for ScsiFrontEnd {
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn device(&mut self, _queue: NewQueue, _reactors: &Reactors) -> Result<Box<dyn Served>, String> {
-        Err("SCSI queues are not served yet".into())
-    }
-
-    fn resized(&mut self, _bdev: &Arc<dyn Bdev>, _reactors: &Reactors) -> bool {
-        false
-    }
-
-    fn removed(&mut self, bdev: &Arc<dyn Bdev>, _reactors: &Reactors) -> bool {
-        for target in &mut self.targets {
-            if target.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, bdev)) {
-                *target = None;
-            }
-        }
-        false
-    }
-
-    fn close(&mut self, _reactors: &Reactors) {
-        self.targets = [const { None }; TARGETS];
-    }
+/// `struct virtio_scsi_config`. QEMU answers its guest from a copy of its own and never asks.
+fn config_space() -> [u8; 36] {
+    let mut space = [0; 36];
+    let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
+    let queues = u32::from(crate::controller::MAX_QUEUES - FIRST_REQUEST_QUEUE);
+    put(0, &queues.to_le_bytes());
+    put(4, &126_u32.to_le_bytes()); // seg_max
+    put(8, &0xFFFF_u32.to_le_bytes()); // max_sectors
+    put(12, &128_u32.to_le_bytes()); // cmd_per_lun
+    put(16, &(wire::EVENT as u32).to_le_bytes());
+    put(20, &(wire::SENSE_SIZE as u32).to_le_bytes());
+    put(24, &(wire::CDB_SIZE as u32).to_le_bytes());
+    put(30, &(TARGETS as u16 - 1).to_le_bytes()); // max_target; max_channel and max_lun are zero
+    space
 }

@@ -18,12 +18,27 @@ const PIECE: u64 = 4 << 20;
 const BUDGET: u64 = 8 << 20;
 
 enum Stage {
-    Transfer { operation: Operation, offset: u64, data: Box<[Segment]>, done: u64, length: u64 },
-    Flush { sent: bool },
+    Transfer {
+        operation: Operation,
+        offset: u64,
+        data: Box<[Segment]>,
+        done: u64,
+        length: u64,
+    },
+    Flush {
+        sent: bool,
+    },
     /// Unmap or write zeroes: offset and length of what is left of each range.
-    Ranges { operation: Operation, ranges: VecDeque<(u64, u64)> },
+    Ranges {
+        operation: Operation,
+        ranges: VecDeque<(u64, u64)>,
+    },
     /// Writes the scratch, which holds the pattern, again and again.
-    Fill { scratch: Scratch, offset: u64, left: u64 },
+    Fill {
+        scratch: Scratch,
+        offset: u64,
+        left: u64,
+    },
     Verify(Verify),
 }
 
@@ -216,9 +231,12 @@ impl Stage {
             }
             Stage::Flush { sent: true } => Next::Over,
             Stage::Ranges { operation, ranges } => match ranges.front() {
-                Some(&(offset, left)) => {
-                    Next::Submit { operation: *operation, offset, length: left.min(PIECE), segments: Vec::new() }
-                }
+                Some(&(offset, left)) => Next::Submit {
+                    operation: *operation,
+                    offset,
+                    length: left.min(PIECE),
+                    segments: Vec::new(),
+                },
                 None => Next::Over,
             },
             Stage::Fill { scratch, offset, left } => {

@@ -66,8 +66,11 @@ impl Buffers<'_> {
 }
 
 enum Reply {
-    /// GOOD, with so many bytes transferred.
-    Good(u64),
+    /// GOOD, with so many bytes transferred, and so many of them into the guest.
+    Good {
+        transferred: u64,
+        written: u64,
+    },
     Check(Sense),
     /// The command never got as far as a status.
     Refused(u8),
@@ -140,7 +143,9 @@ impl RequestQueue {
                 if !transfer.write && io.logs() {
                     io.guest_wrote(data);
                 }
-                answer(&place, Reply::Good(length), buffers, Some(&seat.lun), io)
+                let written = if transfer.write { 0 } else { length };
+                let good = Reply::Good { transferred: length, written };
+                answer(&place, good, buffers, Some(&seat.lun), io)
             }
             Submitted::Done(status) => {
                 let sense = sense_of(status, transfer.write);
@@ -187,7 +192,11 @@ impl RequestQueue {
         let (outcome, lun) = self.outcome(request, buffers, &mut data);
         let step = match outcome {
             Err(refused) => answer(&place, Reply::Refused(refused), buffers, lun.as_deref(), io),
-            Ok(Outcome::Good) => answer(&place, Reply::Good(0), buffers, lun.as_deref(), io),
+            Ok(Outcome::Good) => {
+                // A parameter list was taken.
+                let list = lun.as_ref().map_or(0, |lun| parameter_length(lun.disk(), &request.cdb) as u64);
+                answer(&place, Reply::Good { transferred: list, written: 0 }, buffers, lun.as_deref(), io)
+            }
             Ok(Outcome::CheckCondition(sense)) => {
                 answer(&place, Reply::Check(sense), buffers, lun.as_deref(), io)
             }
@@ -199,7 +208,9 @@ impl RequestQueue {
                 if io.logs() {
                     io.guest_wrote(buffers.writable);
                 }
-                answer(&place, Reply::Good(data.len() as u64), buffers, lun.as_deref(), io)
+                let length = data.len() as u64;
+                let good = Reply::Good { transferred: length, written: length };
+                answer(&place, good, buffers, lun.as_deref(), io)
             }
             Ok(Outcome::Operation(asked)) => self.operate(id, request, asked, buffers, place, io),
         };
@@ -224,9 +235,7 @@ impl RequestQueue {
             }
             Address::Unit { target, lun } => match self.targets.get(usize::from(target)) {
                 Some(Some(_)) if lun != 0 => (Ok(nvlane_scsi::absent(&request.cdb, true, data)), None),
-                Some(Some(seat)) => {
-                    (run(&seat.lun, &request.cdb, buffers, data), Some(seat.lun.clone()))
-                }
+                Some(Some(seat)) => (run(&seat.lun, &request.cdb, buffers, data), Some(seat.lun.clone())),
                 _ => (Err(response::BAD_TARGET), None),
             },
             Address::Nowhere => (Err(response::BAD_TARGET), None),
@@ -261,7 +270,9 @@ impl RequestQueue {
         let plan = match plan {
             Ok(plan) => Some((Box::new(plan), seat.channel)),
             // No memory for a private buffer.
-            Err(_) => return answer(&place, Reply::Check(Sense::INTERNAL_FAILURE), buffers, Some(&seat.lun), io),
+            Err(_) => {
+                return answer(&place, Reply::Check(Sense::INTERNAL_FAILURE), buffers, Some(&seat.lun), io);
+            }
         };
         // A parameter list, or the block of a WRITE SAME of zeroes, counts as transferred, too.
         let list = parameter_length(seat.lun.disk(), &request.cdb) as u64;
@@ -291,7 +302,10 @@ impl RequestQueue {
             io.guest_wrote(logged);
         }
         let mut reply = match result {
-            Ok(()) => Reply::Good(task.transferred),
+            Ok(()) => {
+                let written = if task.write { 0 } else { task.transferred };
+                Reply::Good { transferred: task.transferred, written }
+            }
             Err(sense) => Reply::Check(sense),
         };
         if !self.marked.is_empty() {
@@ -299,7 +313,7 @@ impl RequestQueue {
                 reply = Reply::Refused(action.response());
             }
         }
-        write_answer(&task.place, reply, task.offered, !task.write, Some(&task.lun), io)
+        write_answer(&task.place, reply, task.offered, Some(&task.lun), io)
     }
 
     /// Tells whoever waits for the chain, and what they wanted of it.
@@ -326,9 +340,7 @@ fn run(lun: &Lun, cdb: &Cdb, buffers: &Buffers<'_>, data: &mut Vec<u8>) -> Resul
     }
     let mut parameters = vec![0; length];
     copy::copy_in(buffers.readable, 0, &mut parameters);
-    let outcome = lun.execute(cdb, &parameters, data);
-    // GOOD to a parameter list: it was taken.
-    Ok(outcome)
+    Ok(lun.execute(cdb, &parameters, data))
 }
 
 fn target_of(request: &Request) -> u8 {
@@ -340,44 +352,27 @@ fn target_of(request: &Request) -> u8 {
 
 #[inline]
 fn answer(place: &Place, reply: Reply, buffers: &Buffers<'_>, lun: Option<&Lun>, io: &mut Io<'_>) -> Step {
-    write_answer(place, reply, buffers.both(), buffers.data_in > 0, lun, io)
+    write_answer(place, reply, buffers.both(), lun, io)
 }
 
 #[inline]
-fn write_answer(
-    place: &Place,
-    reply: Reply,
-    offered: u64,
-    into_guest: bool,
-    lun: Option<&Lun>,
-    io: &mut Io<'_>,
-) -> Step {
-    let residual = |transferred: u64| u32::try_from(offered.saturating_sub(transferred)).unwrap_or(u32::MAX);
-    let (answer, transferred) = match reply {
-        Reply::Good(transferred) => {
-            let good = Response {
-                response: response::OK,
-                status: Status::Good,
-                residual: residual(transferred),
-                sense: None,
-            };
-            (good, transferred)
+fn write_answer(place: &Place, reply: Reply, offered: u64, lun: Option<&Lun>, io: &mut Io<'_>) -> Step {
+    let residual = |transferred| u32::try_from(offered.saturating_sub(transferred)).unwrap_or(u32::MAX);
+    let mut answer =
+        Response { response: response::OK, status: Status::Good, residual: residual(0), sense: None };
+    let mut data = 0;
+    match reply {
+        Reply::Good { transferred, written } => {
+            answer.residual = residual(transferred);
+            data = written;
         }
         Reply::Check(sense) => {
-            let descriptors = lun.is_some_and(Lun::senses_in_descriptors);
-            let check = Response {
-                response: response::OK,
-                status: Status::CheckCondition,
-                residual: residual(0),
-                sense: Some((sense, descriptors)),
-            };
-            (check, 0)
+            answer.status = Status::CheckCondition;
+            answer.sense = Some((sense, lun.is_some_and(Lun::senses_in_descriptors)));
         }
-        Reply::Refused(response) => {
-            (Response { response, status: Status::Good, residual: residual(0), sense: None }, 0)
-        }
-    };
-    place.answer(&answer, if into_guest { transferred } else { 0 }, io)
+        Reply::Refused(refused) => answer.response = refused,
+    }
+    place.answer(&answer, data, io)
 }
 
 impl Device for RequestQueue {
@@ -429,6 +424,10 @@ impl Device for RequestQueue {
 
     fn resume(&mut self, id: u16, io: &mut Io<'_>) -> Step {
         self.advance(id, io)
+    }
+
+    fn keeps_order(&self) -> bool {
+        false
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -107,11 +107,17 @@ impl Response {
 /// Requests of the control queue (5.6.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    Task { function: Function, address: Address, tag: u64 },
+    Task {
+        function: Function,
+        address: Address,
+        tag: u64,
+    },
     /// A task management function that virtio does not have.
     UnknownTask,
     /// Which asynchronous events there are, and subscribing to some: `struct virtio_scsi_ctrl_an`.
-    Notification { address: Address },
+    Notification {
+        address: Address,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +221,9 @@ mod tests {
         assert_eq!(Address::parse(&[1, 3, 0x41, 2, 0, 0, 0, 0]), Address::Unit { target: 3, lun: 0x102 });
         assert_eq!(Address::parse(&[1, 255, 0, 7, 0, 0, 0, 0]), Address::Unit { target: 255, lun: 7 });
         assert_eq!(Address::parse(&[0xC1, 1, 0, 0, 0, 0, 0, 0]), Address::WellKnown);
-        for nowhere in [[0; 8], [1, 0, 0x80, 0, 0, 0, 0, 0], [1, 0, 0x40, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 0]] {
+        for nowhere in
+            [[0; 8], [1, 0, 0x80, 0, 0, 0, 0, 0], [1, 0, 0x40, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 0]]
+        {
             assert_eq!(Address::parse(&nowhere), Address::Nowhere);
         }
         assert_eq!(Address::parse(&Address::of(5)), Address::Unit { target: 5, lun: 0 });
