@@ -5,11 +5,12 @@ export PATH
 NVLANE := .venv/bin/nvlane
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test lint bench man install-tools clean
+.PHONY: help demo test test-kill lint bench man install-tools clean
 
 help:
 	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
 	@echo 'make test    all tests: Python, then Rust'
+	@echo 'make test-kill  the target killed a hundred times under a guest that verifies, once for each front end'
 	@echo 'make lint    formatters, linters and type checks only'
 	@echo 'make bench   how quick nvlane itself is'
 	@echo 'make install-tools   only what the others prepare: packages, .venv, the programs in Rust'
@@ -27,6 +28,10 @@ test:
 	$(PYTHON) -m pytest $(PYTEST_ARGS) || status=$$?; \
 	cargo test --locked || status=$$?; \
 	exit $$status
+
+test-kill:
+	@tools/prepare test
+	NVLANE_KILLS=$${NVLANE_KILLS:-100} $(PYTHON) -m pytest -s tests/target/test_guest_kills.py
 
 lint:
 	@tools/prepare test
