@@ -90,16 +90,63 @@ write_proof = true
     Halt(
         name="demo-vhost-drive",
         lane="vhost-user",
-        variant="qemu-storage-daemon on a drive",
+        variant="nvlane-target on a drive",
         frontend="virtio-blk",
         body='[[lane]]\nkind = "vhost-user"\ndrive = "serial:LABSPARE"\nwrite_proof = true\n',
     ),
     Halt(
         name="demo-vhost-file",
         lane="vhost-user",
+        variant="nvlane-target on a file",
+        frontend="virtio-scsi",
+        body=f"""[[lane]]
+kind = "vhost-user"
+frontend = "virtio-scsi"
+file = "{WORK}/vhost.raw"
+size = "256MiB"
+write_proof = true
+""",
+    ),
+    Halt(
+        name="demo-vhost-scsi-drive",
+        lane="vhost-user",
+        variant="nvlane-target on a drive, 4096-byte blocks",
+        frontend="virtio-scsi",
+        body="""[[lane]]
+kind = "vhost-user"
+frontend = "virtio-scsi"
+drive = "serial:LABDRIVE2"
+namespace = 2
+write_proof = true
+""",
+        all_only=True,
+    ),
+    Halt(
+        name="demo-daemon-drive",
+        lane="vhost-user",
+        variant="qemu-storage-daemon on a drive",
+        frontend="virtio-blk",
+        body="""[[lane]]
+kind = "vhost-user"
+engine = "qemu-storage-daemon"
+drive = "serial:LABSPARE"
+write_proof = true
+""",
+        all_only=True,
+    ),
+    Halt(
+        name="demo-daemon-file",
+        lane="vhost-user",
         variant="qemu-storage-daemon on a file",
         frontend="virtio-blk",
-        body=f'[[lane]]\nkind = "vhost-user"\nfile = "{WORK}/vhost.raw"\nsize = "256MiB"\nwrite_proof = true\n',
+        body=f"""[[lane]]
+kind = "vhost-user"
+engine = "qemu-storage-daemon"
+file = "{WORK}/vhost.raw"
+size = "256MiB"
+write_proof = true
+""",
+        all_only=True,
     ),
     Halt(
         name="demo-nvdimm",
