@@ -81,9 +81,10 @@ def test_a_request_is_as_the_standard_has_it(serve: Serve) -> None:
 
 
 def test_an_error_has_its_code_and_words(serve: Serve) -> None:
-    script = answering({"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}})
-    with JsonRpc.connect(serve(script)) as target, pytest.raises(RpcError, match="nope: Method not found") as error:
+    said = {"code": METHOD_NOT_FOUND, "message": "Method not found", "data": "there is no method nope"}
+    with JsonRpc.connect(serve(answering({"error": said}))) as target, pytest.raises(RpcError) as error:
         target.call("nope")
+    assert error.value.message == "nope: Method not found: there is no method nope (code -32601)"
     assert (error.value.code, error.value.method) == (METHOD_NOT_FOUND, "nope")
 
 

@@ -5,9 +5,7 @@ It may be missing, in a checkout in which nothing was built: everything but comp
 
 from __future__ import annotations
 
-from nvlane.model.errors import HostError, SpecError
-
-_REMEDY = "in a checkout, make install-tools builds it"
+from nvlane.model.errors import SpecError
 
 
 def method_names() -> tuple[str, ...]:
@@ -20,12 +18,11 @@ def method_names() -> tuple[str, ...]:
 
 
 def check_config(path: str, text: str) -> None:
-    """Check a file of JSON-RPC calls (SPDK's save_config) without starting a target. Raises SpecError with the place,
-    HostError when the module is missing."""
+    """Check a file of JSON-RPC calls (SPDK's save_config) without starting anything. Raises SpecError with the place."""
     try:
         from nvlane import _native
-    except ImportError as error:
-        raise HostError(f"nvlane's native module cannot be loaded: {error}", remedy=_REMEDY) from error
+    except ImportError:
+        return  # the target checks it once more when it starts
     try:
         _native.check_config(text)
     except ValueError as error:

@@ -23,10 +23,10 @@ METHOD_NOT_FOUND: Final = -32601
 
 
 class RpcError(WireError):
-    """The peer answered with an error: `code` and `words` are its own."""
+    """The peer answered with an error: `code` and `words` are its own, `detail` a sentence more, if it has one."""
 
-    def __init__(self, method: str, code: int, words: str) -> None:
-        super().__init__(f"{method}: {words} (code {code})")
+    def __init__(self, method: str, code: int, words: str, detail: str = "") -> None:
+        super().__init__(f"{method}: {words}{': ' if detail else ''}{detail} (code {code})")
         self.method = method
         self.code = code
         self.words = words
@@ -99,7 +99,9 @@ def _result(method: str, reply: Mapping[str, Any]) -> Any:
         error = reply["error"]
         if not isinstance(error, dict):
             raise WireError(f"{method}: the error is no object: {json.dumps(error)[:200]}")
-        raise RpcError(method, int(error.get("code", 0)), str(error.get("message", error)))
+        detail = error.get("data")
+        words = str(error.get("message", error))
+        raise RpcError(method, int(error.get("code", 0)), words, detail if isinstance(detail, str) else "")
     if "result" not in reply:
         raise WireError(f"{method}: the reply has neither result nor error: {json.dumps(reply)[:200]}")
     return reply["result"]

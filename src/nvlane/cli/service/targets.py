@@ -28,6 +28,7 @@ from nvlane.plan.step import StartTarget
 from nvlane.qemu import inspect
 from nvlane.spec.nearest import nearest
 from nvlane.spec.validate import check as check_spec
+from nvlane.targets.native_module import check_config
 from nvlane.targets.table import ENGINES
 from nvlane.wire.qmp import Qmp
 
@@ -106,6 +107,8 @@ def plan_target(world: World, wanted: WantedTarget) -> Plan:
         for problem in check_spec(spec):
             if problem.place.startswith("lane"):
                 raise SpecError(problem.message, place=problem.place.partition(".")[2], remedy=problem.remedy)
+    if wanted.config:
+        check_config(wanted.config, world.host.read_text(wanted.config))
     facts = read_host(world, probe_kvm=False, specs=(spec,))
     return make_target_plan(wanted, facts, ENGINES)
 
