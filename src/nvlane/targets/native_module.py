@@ -18,7 +18,7 @@ def method_names() -> tuple[str, ...]:
 
 
 def check_config(path: str, text: str) -> None:
-    """Check a file of JSON-RPC calls (SPDK's save_config) without starting anything. Raises SpecError with the place."""
+    """Check a file of JSON-RPC calls (SPDK's save_config) without starting one. Raises SpecError with the place."""
     try:
         from nvlane import _native
     except ImportError:
