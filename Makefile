@@ -5,7 +5,7 @@ export PATH
 NVLANE := .venv/bin/nvlane
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-kill lint bench man install-tools clean
+.PHONY: help demo test test-kill lint bench bench-target loom fuzz man install-tools clean
 
 help:
 	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
@@ -13,6 +13,9 @@ help:
 	@echo 'make test-kill  the target killed a hundred times under a guest that verifies, once for each front end'
 	@echo 'make lint    formatters, linters and type checks only'
 	@echo 'make bench   how quick nvlane itself is'
+	@echo 'make bench-target  nvlane-target beside qemu-storage-daemon, driven by qemu-img; ratios'
+	@echo 'make loom    the sleeping and waking of reactors and rings, in every order that there is'
+	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (60); needs a nightly Rust and cargo-fuzz'
 	@echo 'make install-tools   only what the others prepare: packages, .venv, the programs in Rust'
 	@echo 'make man     the manual page, from the definitions of the command line'
 	@echo 'make clean   removes what make made here; the cache in ~/.cache/nvlane stays'
@@ -45,6 +48,15 @@ bench:
 	@tools/prepare run
 	@$(PYTHON) benchmarks/startup.py
 	@$(PYTHON) benchmarks/up.py
+
+bench-target:
+	@tools/prepare run
+	@$(PYTHON) benchmarks/target.py $(BENCH_ARGS)
+
+# A build of its own: with --cfg loom the atomics are loom's, and nothing else than its models can run.
+loom:
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom \
+		cargo test --locked --release --lib -p nvlane-ring -p nvlane-target model
 
 man:
 	@tools/prepare run
