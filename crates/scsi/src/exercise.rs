@@ -34,11 +34,11 @@ pub fn run(input: &[u8]) {
     let [kind, exponent, rest @ ..] = input else { return };
     let disk = disk(*kind);
     let blocks = 1_u64.checked_shl(u32::from(exponent % 65)).unwrap_or(u64::MAX);
-    let mut unit = Unit::new(&disk);
+    let mut unit = Unit::new();
     let mut data = Vec::new();
     let mut rest = rest;
     while let Some((head, tail)) = rest.split_at_checked(19) {
-        before(head[0], &disk, &mut unit);
+        before(head[0], &mut unit);
         let cdb = Cdb::new(&head[1..17]);
         let given = usize::from(u16::from_le_bytes([head[17], head[18]])).min(tail.len());
         let (sent, after) = tail.split_at(given);
@@ -54,13 +54,13 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn before(what: u8, disk: &Disk, unit: &mut Unit) {
+fn before(what: u8, unit: &mut Unit) {
     match what >> 4 {
         1 => unit.raise(Attention::CapacityChanged),
         2 => unit.raise(Attention::LunsChanged),
-        3 => unit.reset(disk, Attention::UnitReset),
-        4 => unit.reset(disk, Attention::NexusLost),
-        5 => unit.reset(disk, Attention::PowerOn),
+        3 => unit.reset(Attention::UnitReset),
+        4 => unit.reset(Attention::NexusLost),
+        5 => unit.reset(Attention::PowerOn),
         _ => {}
     }
 }

@@ -7,7 +7,7 @@ use crate::sense::Sense;
 use crate::unit::Modes;
 
 const ERROR_RECOVERY: u8 = 0x01;
-pub(crate) const CACHING: u8 = 0x08;
+const CACHING: u8 = 0x08;
 pub(crate) const CONTROL: u8 = 0x0A;
 const INFORMATIONAL_EXCEPTIONS: u8 = 0x1C;
 const ALL: u8 = 0x3F;
@@ -16,7 +16,7 @@ const ALL_SUBPAGES: u8 = 0xFF;
 /// In ascending order, as all-pages wants them (SPC-5 6.14.1).
 const PAGES: [u8; 4] = [ERROR_RECOVERY, CACHING, CONTROL, INFORMATIONAL_EXCEPTIONS];
 
-pub(crate) const WCE: u8 = 0x04;
+const WCE: u8 = 0x04;
 pub(crate) const D_SENSE: u8 = 0x04;
 pub(crate) const SWP: u8 = 0x08;
 
@@ -33,17 +33,17 @@ pub(crate) fn page(disk: &Disk, code: u8, modes: Option<Modes>) -> Option<Vec<u8
     page[0] = code;
     page[1] = length as u8;
     match modes {
-        Some(modes) => fill(code, &mut page, modes),
-        None => fill_changeable(disk, code, &mut page),
+        Some(modes) => fill(disk, code, &mut page, modes),
+        None => fill_changeable(code, &mut page),
     }
     Some(page)
 }
 
-fn fill(code: u8, page: &mut [u8], modes: Modes) {
+fn fill(disk: &Disk, code: u8, page: &mut [u8], modes: Modes) {
     match code {
         // AWRE and ARRE: what lies below reassigns on its own.
         ERROR_RECOVERY => page[2] = 0xC0,
-        CACHING => page[2] = if modes.write_cache { WCE } else { 0 },
+        CACHING => page[2] = if disk.write_cache { WCE } else { 0 },
         CONTROL => {
             page[2] = if modes.descriptor_sense { D_SENSE } else { 0 } | 0x02; // GLTSD
             page[3] = 0x10; // QUEUE ALGORITHM MODIFIER 1: commands are reordered freely
@@ -54,15 +54,12 @@ fn fill(code: u8, page: &mut [u8], modes: Modes) {
     }
 }
 
-fn fill_changeable(disk: &Disk, code: u8, page: &mut [u8]) {
-    match code {
-        // Without a volatile cache there is nothing to turn on.
-        CACHING if disk.write_cache => page[2] = WCE,
-        CONTROL => {
-            page[2] = D_SENSE;
-            page[4] = SWP;
-        }
-        _ => {}
+/// WCE is not among what can be changed: a guest that had turned the cache off would lose its writes with the power if
+/// the program behind this disk was restarted and had forgotten it. FUA and SYNCHRONIZE CACHE are always there.
+fn fill_changeable(code: u8, page: &mut [u8]) {
+    if code == CONTROL {
+        page[2] = D_SENSE;
+        page[4] = SWP;
     }
 }
 
@@ -73,7 +70,7 @@ pub(crate) fn sense(context: &mut Context<'_>) -> Result<Outcome, Sense> {
     let modes = match context.cdb.byte(2) >> 6 {
         0 => Some(context.unit.modes),
         1 => None,
-        2 => Some(Modes::of(context.disk)),
+        2 => Some(Modes::DEFAULT),
         _ => return Err(Sense::SAVING_NOT_SUPPORTED),
     };
     let pages = select(context.disk, code, subpage, modes)?;

@@ -4,7 +4,7 @@ use crate::bytes::{u16_at, u24_at, u32_at, u64_at};
 use crate::commands::opcode;
 use crate::disk::Disk;
 use crate::execute::{Context, Outcome};
-use crate::mode::{self, CACHING, CONTROL, D_SENSE, SWP, WCE};
+use crate::mode::{self, CONTROL, D_SENSE, SWP};
 use crate::sense::Sense;
 use crate::unit::Modes;
 
@@ -92,12 +92,8 @@ fn pages(disk: &Disk, mut modes: Modes, list: &[u8], mut at: usize) -> Result<Mo
 }
 
 fn apply(code: u8, page: &[u8], modes: &mut Modes) {
-    match code {
-        CACHING => modes.write_cache = page[2] & WCE != 0,
-        CONTROL => {
-            modes.descriptor_sense = page[2] & D_SENSE != 0;
-            modes.write_protect = page[4] & SWP != 0;
-        }
-        _ => {}
+    if code == CONTROL {
+        modes.descriptor_sense = page[2] & D_SENSE != 0;
+        modes.write_protect = page[4] & SWP != 0;
     }
 }

@@ -55,7 +55,6 @@ pub enum Operation {
         extent: Extent,
         pattern: Pattern,
         unmap: bool,
-        through: bool,
     },
 }
 

@@ -34,10 +34,7 @@ pub(crate) fn transfer(context: &mut Context<'_>) -> Result<Outcome, Sense> {
     let transfer = Transfer::decode(context.cdb).unwrap_or(Err(Sense::OPCODE))?;
     let extent = transfer.extent(context.blocks, context.disk.limits.transfer_blocks)?;
     Ok(Outcome::Operation(match transfer.write {
-        true => {
-            let through = transfer.through || context.unit.writes_through(context.disk);
-            Operation::Write { extent, through: through && context.disk.write_cache }
-        }
+        true => Operation::Write { extent, through: transfer.through && context.disk.write_cache },
         false => Operation::Read { extent, through: transfer.through && context.disk.write_cache },
     }))
 }

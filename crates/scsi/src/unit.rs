@@ -16,8 +16,6 @@ pub struct Unit {
 /// The mode parameters that can be changed; the rest is constant (mode.rs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Modes {
-    /// WCE: writes may complete before they are on stable storage.
-    pub write_cache: bool,
     /// D_SENSE: sense data comes as descriptors.
     pub descriptor_sense: bool,
     /// SWP: the initiator does not want writes.
@@ -25,23 +23,27 @@ pub struct Modes {
 }
 
 impl Modes {
-    pub fn of(disk: &Disk) -> Modes {
-        Modes { write_cache: disk.write_cache, descriptor_sense: false, write_protect: false }
-    }
+    pub const DEFAULT: Modes = Modes { descriptor_sense: false, write_protect: false };
 }
 
 impl Unit {
     /// The state after power on: that it is so is the first thing the initiator hears.
-    pub fn new(disk: &Disk) -> Unit {
-        let mut unit = Unit { pending: Pending::default(), stopped: false, modes: Modes::of(disk) };
+    pub fn new() -> Unit {
+        let mut unit = Unit::resumed();
         unit.pending.raise(Attention::PowerOn);
         unit
     }
 
+    /// The state of a unit whose device server was replaced under an initiator that did not notice. Its modes are the
+    /// defaults again; none of those that can be changed is one that data depends on.
+    pub fn resumed() -> Unit {
+        Unit { pending: Pending::default(), stopped: false, modes: Modes::DEFAULT }
+    }
+
     /// LOGICAL UNIT RESET (SAM-6 6.3.3): modes go back to their defaults, the initiator hears why.
-    pub fn reset(&mut self, disk: &Disk, why: Attention) {
+    pub fn reset(&mut self, why: Attention) {
         self.stopped = false;
-        self.modes = Modes::of(disk);
+        self.modes = Modes::DEFAULT;
         self.pending.raise(why);
     }
 
@@ -57,11 +59,6 @@ impl Unit {
     /// [`crate::Transfer`], without asking [`crate::execute`].
     pub fn is_plain(&self, disk: &Disk, write: bool) -> bool {
         !self.pending.any() && !self.stopped && (!write || self.check_writable(disk).is_ok())
-    }
-
-    /// Every write has to be on stable storage before its status: the initiator turned the cache off.
-    pub fn writes_through(&self, disk: &Disk) -> bool {
-        disk.write_cache && !self.modes.write_cache
     }
 
     pub(crate) fn check_writable(&self, disk: &Disk) -> Result<(), Sense> {

@@ -21,8 +21,7 @@ pub(crate) fn write_same(context: &mut Context<'_>) -> Result<Outcome, Sense> {
     let extent = Extent::within(lba, u64::from(blocks), context.blocks)?;
     let zeroes = no_data(cdb) || context.parameters.iter().all(|byte| *byte == 0);
     let pattern = if zeroes { Pattern::Zeroes } else { Pattern::Block };
-    let through = context.unit.writes_through(context.disk);
-    Ok(Outcome::Operation(Operation::WriteSame { extent, pattern, unmap, through }))
+    Ok(Outcome::Operation(Operation::WriteSame { extent, pattern, unmap }))
 }
 
 /// NDOB, of the 16-byte command only: no Data-Out, the block is zeroes.

@@ -48,7 +48,7 @@ struct Nexus {
 impl Nexus {
     /// A unit whose initiator has heard that the power is on.
     fn new(disk: Disk) -> Nexus {
-        let mut nexus = Nexus { unit: Unit::new(&disk), disk, blocks: BLOCKS };
+        let mut nexus = Nexus { unit: Unit::new(), disk, blocks: BLOCKS };
         assert_eq!(nexus.run("00 00 00 00 00 00", ""), "check 6/29/00");
         nexus
     }
@@ -259,9 +259,7 @@ fn unmap_and_write_same() {
     let zeroes = "00".repeat(512);
     let ones = "01".repeat(512);
     let same = |pattern, unmap| {
-        format!(
-            "WriteSame {{ extent: Extent {{ lba: 1, blocks: 2 }}, pattern: {pattern}, unmap: {unmap}, through: false }}"
-        )
+        format!("WriteSame {{ extent: Extent {{ lba: 1, blocks: 2 }}, pattern: {pattern}, unmap: {unmap} }}")
     };
     table(
         &mut Nexus::new(disk()),
@@ -347,7 +345,7 @@ fn mode_sense() {
                 "what can be changed of caching",
                 "1a 08 48 00 ff 00",
                 "",
-                "17 00 10 00 08 12 04 00 0000 0000 0000 0000 0000 0000 0000 0000",
+                "17 00 10 00 08 12 00 00 0000 0000 0000 0000 0000 0000 0000 0000",
             ),
             ("of control", "1a 08 4a 00 ff 00", "", "0f 00 10 00 0a 0a 04 00 08 00 0000 0000 0000"),
             ("saved values", "1a 08 c8 00 ff 00", "", "check 5/39/00"),
@@ -373,11 +371,17 @@ fn mode_select() {
     let caching = |flags: &str| format!("08 12 {flags} 00 0000 0000 0000 0000 0000 0000 0000 0000");
     let mut nexus = Nexus::new(disk());
     let cases = [
-        ("the cache off", "15 10 00 00 18 00", format!("00 00 00 00 {}", caching("00")), "good"),
+        ("the cache as it is", "15 10 00 00 18 00", format!("00 00 00 00 {}", caching("04")), "good"),
+        (
+            "the cache off",
+            "15 10 00 00 18 00",
+            format!("00 00 00 00 {}", caching("00")),
+            "check 5/26/00 list 6.2",
+        ),
         (
             "RCD cannot be set",
             "15 10 00 00 18 00",
-            format!("00 00 00 00 {}", caching("01")),
+            format!("00 00 00 00 {}", caching("05")),
             "check 5/26/00 list 6.0",
         ),
         ("no PF", "15 00 00 00 18 00", format!("00 00 00 00 {}", caching("04")), "check 5/24/00 cdb 1.4"),
@@ -407,17 +411,14 @@ fn mode_select() {
         (
             "a good page before a bad one changes nothing",
             "55 10 00 00 00 00 00 0028 00",
-            format!("00000000 00000000 {} 0a 0a ff ff 00 00 0000 0000 0000", caching("04")),
-            "check 5/26/00 list 30.7",
+            format!("00000000 00000000 0a 0a 06 10 08 00 0000 0000 0000 {}", caching("00")),
+            "check 5/26/00 list 22.2",
         ),
     ];
     for (what, cdb, list, answer) in cases {
         assert_eq!(nexus.run(cdb, &list), answer, "{what}");
     }
-    assert!(nexus.run("1a 08 08 00 ff 00", "").contains("08 12 00 00"), "the cache is off");
-    assert!(nexus.run("1a 08 88 00 ff 00", "").contains("08 12 04 00"), "and on by default");
-    assert!(nexus.unit.writes_through(&nexus.disk));
-    assert!(nexus.run("2a 00 00000000 00 0001 00", "").ends_with("through: true }"));
+    assert!(!nexus.unit.modes().descriptor_sense && !nexus.unit.modes().write_protect);
     assert_eq!(nexus.run("15 10 00 00 10 00", "00000000 0a 0a 06 10 08 00 0000 0000 0000"), "good");
     assert!(nexus.unit.modes().descriptor_sense);
     assert_eq!(nexus.run("2a 00 00000000 00 0001 00", ""), "check 7/27/02");
@@ -489,14 +490,14 @@ fn supported_commands() {
         assert_eq!(usize::from(map[3]), map.len() - 4);
         let answer = nexus.run(&format!("{code:02x} {action:02x}"), "");
         assert_ne!(answer, "check 5/20/00", "{code:02x}");
-        nexus.unit = Unit::new(&nexus.disk);
+        nexus.unit = Unit::new();
         nexus.run("00 00 00 00 00 00", "");
     }
 }
 
 #[test]
 fn unit_attention_comes_first_and_once() {
-    let mut nexus = Nexus { unit: Unit::new(&disk()), disk: disk(), blocks: BLOCKS };
+    let mut nexus = Nexus { unit: Unit::new(), disk: disk(), blocks: BLOCKS };
     let ready = "00 00 00 00 00 00";
     assert!(nexus.run("12 00 00 00 05 00", "").starts_with("00 00 07"), "INQUIRY is answered");
     assert!(nexus.run("a0 00 00 000000 00000100 00 00", "").starts_with("00"), "and REPORT LUNS");
@@ -515,11 +516,12 @@ fn unit_attention_comes_first_and_once() {
     assert_eq!(nexus.run("03 00 00 00 fc 00", ""), sense, "REQUEST SENSE is told it as data");
     assert_eq!(nexus.run(ready, ""), "good");
 
-    nexus.run("15 10 00 00 18 00", "00000000 08 12 00 00 0000 0000 0000 0000 0000 0000 0000 0000");
-    assert!(nexus.unit.writes_through(&nexus.disk));
-    nexus.unit.reset(&nexus.disk, Attention::UnitReset);
+    nexus.run("15 10 00 00 10 00", "00000000 0a 0a 06 10 08 00 0000 0000 0000");
+    assert!(nexus.unit.modes().write_protect);
+    nexus.unit.reset(Attention::UnitReset);
     assert_eq!(nexus.run(ready, ""), "check 6/29/03");
-    assert!(!nexus.unit.writes_through(&nexus.disk), "a reset brings the defaults back");
+    assert!(!nexus.unit.modes().write_protect, "a reset brings the defaults back");
+    assert!(Unit::resumed().is_plain(&nexus.disk, true), "a unit that goes on has nothing to say");
 }
 
 #[test]

@@ -170,10 +170,8 @@ impl FrontEnd for ScsiFrontEnd {
             CONTROL_QUEUE => Ok(Box::new(ControlQueue::new(nexus.luns.clone(), reactors.downgrade()))),
             EVENT_QUEUE => Ok(Box::new(nexus.event_queue())),
             index => {
-                // The first request queue begins at its beginning after a reset of the device, and where it was after
-                // a pause of the machine.
-                if index == FIRST_REQUEST_QUEUE && queue.fresh {
-                    nexus.power_on();
+                if index == FIRST_REQUEST_QUEUE {
+                    nexus.begin(queue.fresh);
                 }
                 Ok(Box::new(self.request_queue(queue, reactors)?))
             }

@@ -15,8 +15,7 @@ const MAX_UNMAP_DESCRIPTORS: u32 = 256;
 /// Reads, or writes, need no look at the unit's state.
 const PLAIN_READS: u8 = 1;
 const PLAIN_WRITES: u8 = 2;
-const THROUGH: u8 = 4;
-const DESCRIPTOR_SENSE: u8 = 8;
+const DESCRIPTOR_SENSE: u8 = 4;
 
 /// Reads and writes look at atomics that hardly ever change; everything else takes the lock, for as long as the answer
 /// to one command takes.
@@ -44,7 +43,7 @@ impl Lun {
             write_zeroes: bdev.supports(Operation::WriteZeroes { unmap: false }),
             blocks: AtomicU64::new(bdev.blocks()),
             flags: AtomicU8::new(0),
-            unit: Mutex::new(Unit::new(&disk)),
+            unit: Mutex::new(Unit::new()),
             disk,
         };
         lun.change(|_, _| ());
@@ -81,12 +80,6 @@ impl Lun {
         self.flags.load(Relaxed) & if write { PLAIN_WRITES } else { PLAIN_READS } != 0
     }
 
-    /// Writes have to be on stable storage before they end.
-    #[inline]
-    pub fn writes_through(&self) -> bool {
-        self.flags.load(Relaxed) & THROUGH != 0
-    }
-
     pub fn senses_in_descriptors(&self) -> bool {
         self.flags.load(Relaxed) & DESCRIPTOR_SENSE != 0
     }
@@ -97,7 +90,12 @@ impl Lun {
     }
 
     pub fn reset(&self, why: Attention) {
-        self.change(|disk, unit| unit.reset(disk, why));
+        self.change(|_, unit| unit.reset(why));
+    }
+
+    /// The initiator knows the unit from before this process was.
+    pub fn resume(&self) {
+        self.change(|_, unit| *unit = Unit::resumed());
     }
 
     pub fn raise(&self, attention: Attention) {
@@ -119,7 +117,6 @@ impl Lun {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(unit.is_plain(&self.disk, false), PLAIN_READS)
             | flag(unit.is_plain(&self.disk, true), PLAIN_WRITES)
-            | flag(unit.writes_through(&self.disk), THROUGH)
             | flag(unit.modes().descriptor_sense, DESCRIPTOR_SENSE);
         self.flags.store(flags, Relaxed);
         result
@@ -204,13 +201,11 @@ mod tests {
         let run = |cdb: &[u8], list: &[u8]| lun.execute(&Cdb::new(cdb), list, &mut Vec::new());
         assert!(!lun.is_plain(false), "power on comes first");
         assert!(matches!(run(&[0; 6], &[]), Outcome::CheckCondition(_)));
-        assert!(lun.is_plain(false) && lun.is_plain(true) && !lun.writes_through());
-        // The cache off, and software write protection on.
-        let mut list = vec![0; 4 + 20 + 12];
-        list[4..6].copy_from_slice(&[0x08, 0x12]);
-        list[24..30].copy_from_slice(&[0x0A, 0x0A, 0x02, 0x10, 0x08, 0]);
-        assert_eq!(run(&[0x15, 0x10, 0, 0, 36, 0], &list), Outcome::Good);
-        assert!(lun.is_plain(false) && !lun.is_plain(true) && lun.writes_through());
+        assert!(lun.is_plain(false) && lun.is_plain(true));
+        // Software write protection.
+        let list = [0, 0, 0, 0, 0x0A, 0x0A, 0x02, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(run(&[0x15, 0x10, 0, 0, 16, 0], &list), Outcome::Good);
+        assert!(lun.is_plain(false) && !lun.is_plain(true));
         assert!(lun.resized(2000) && !lun.resized(2000));
         assert!(!lun.is_plain(false));
     }

@@ -21,6 +21,8 @@ pub(super) struct Nexus {
     /// By index.
     queues: BTreeMap<u16, QueueId>,
     features: u64,
+    /// A driver has used it.
+    began: bool,
     /// Something happened while there was no event queue.
     missed: bool,
 }
@@ -32,11 +34,18 @@ impl Nexus {
         Nexus { luns, ..Nexus::default() }
     }
 
-    /// A driver begins anew: with units as they are after power on.
-    pub fn power_on(&self) {
+    /// The first request queue begins: at its beginning (`fresh`) after a reset of the device, else where it was. Then
+    /// either the machine was paused, or the process before this one has served it, or one on another host; a guest
+    /// shall notice nothing of that.
+    pub fn begin(&mut self, fresh: bool) {
         for lun in self.luns.iter().flatten() {
-            lun.reset(Attention::PowerOn);
+            match fresh {
+                true => lun.reset(Attention::PowerOn),
+                false if !self.began => lun.resume(),
+                false => {}
+            }
         }
+        self.began = true;
     }
 
     /// Things that happened before a driver of the guest has seen the bus are no news to it.

@@ -118,11 +118,8 @@ impl Plan {
                 let ranges = extents.iter().map(place).collect();
                 stages.push_back(Stage::Ranges { operation: Operation::Unmap, ranges });
             }
-            Asked::WriteSame { extent, pattern, unmap, through } => {
+            Asked::WriteSame { extent, pattern, unmap } => {
                 stages.push_back(write_same(place(extent), *pattern, *unmap, data, lun)?);
-                if *through {
-                    stages.push_back(Stage::Flush { sent: false });
-                }
             }
         }
         Ok(Plan { stages, under_way: 0, failure: None })

@@ -394,9 +394,7 @@ impl Device for RequestQueue {
         let request = Request::parse(&header);
         if let Some(Ok(transfer)) = Transfer::decode(&request.cdb) {
             let plain = self.seat(&request).is_some_and(|seat| {
-                seat.lun.is_plain(transfer.write)
-                    && !(transfer.through && seat.lun.disk().write_cache)
-                    && !(transfer.write && seat.lun.writes_through())
+                seat.lun.is_plain(transfer.write) && !(transfer.through && seat.lun.disk().write_cache)
             });
             if plain {
                 return self.transfer(chain.id, &request, transfer, &buffers, place, io);
