@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{in_use, raw};
 use crate::BdevError;
@@ -68,16 +69,7 @@ fn plain(path: &Path, read_only: bool, flags: i32) -> Result<File, BdevError> {
 }
 
 fn block_device(path: &Path, block_size: Option<u32>, read_only: bool) -> Result<Opened, BdevError> {
-    // O_EXCL on a block device: refused while it is mounted, or held by another who asked so (open(2)).
-    let open = |flags| {
-        plain(path, read_only, libc::O_EXCL | flags).map_err(|error| match error.errno {
-            libc::EBUSY => BdevError::new(
-                libc::EBUSY,
-                format!("{}: in use (mounted, or held by another program); free it first", path.display()),
-            ),
-            _ => error,
-        })
-    };
+    let open = |flags| exclusively(path, read_only, flags);
     let file = open(libc::O_DIRECT)?;
     let (_, sector) = raw::block_device_size(&file).map_err(|error| failed(path, &error))?;
     let (memory, _) = raw::direct_alignment(&file).filter(|found| found.1 != 0).unwrap_or((sector, sector));
@@ -99,6 +91,27 @@ fn block_device(path: &Path, block_size: Option<u32>, read_only: bool) -> Result
         unmaps: unmaps && !read_only,
         unmap_granularity: granularity,
     })
+}
+
+/// How long a device that is busy is asked again: the kernel lets go of what a killed process held some time after it
+/// has ended (io_uring's rings are taken apart by a work queue).
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// O_EXCL on a block device: refused while it is mounted, or held by another who asked so (open(2)).
+fn exclusively(path: &Path, read_only: bool, flags: i32) -> Result<File, BdevError> {
+    let start = Instant::now();
+    loop {
+        match plain(path, read_only, libc::O_EXCL | flags) {
+            Err(error) if error.errno == libc::EBUSY => {
+                if start.elapsed() > PATIENCE {
+                    let why = "in use (mounted, or held by another program); free it first";
+                    return Err(BdevError::new(libc::EBUSY, format!("{}: {why}", path.display())));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn regular(path: &Path, block_size: Option<u32>, read_only: bool) -> Result<Opened, BdevError> {

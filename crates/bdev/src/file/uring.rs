@@ -265,5 +265,7 @@ impl Drop for UringChannel {
         if self.in_flight() != 0 {
             std::mem::forget(std::mem::take(&mut self.slots));
         }
+        // A ring that is closed is taken apart some time later, and would hold the file until then.
+        let _ = self.ring.submitter().unregister_files();
     }
 }

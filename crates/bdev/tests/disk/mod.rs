@@ -10,7 +10,7 @@ use nvlane_bdev::file::{Driver, Options};
 use nvlane_bdev::{
     Bdev, Channel, Completion, FileBdev, Info, Malloc, Operation, Request, Status, Submitted, Uuid,
 };
-use nvlane_memory::Segment;
+use nvlane_memory::{Segment, copy};
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -29,7 +29,9 @@ impl Guest {
             left -= (*cut).min(left);
         }
         lengths.push(left);
-        let memory = (0..length).map(|at| fill.wrapping_add((at % 253) as u8)).collect();
+        let pattern: Vec<u8> = (0..253).map(|at| fill.wrapping_add(at)).collect();
+        let mut memory = pattern.repeat(length / pattern.len() + 1);
+        memory.truncate(length);
         Self { memory, lengths }
     }
 
@@ -46,8 +48,9 @@ impl Guest {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        // SAFETY: the memory is ours; volatile reads see what was written through the segments.
-        (0..self.memory.len()).map(|at| unsafe { self.memory.as_ptr().add(at).read_volatile() }).collect()
+        let mut bytes = vec![0; self.memory.len()];
+        assert_eq!(copy::copy_in(&self.segments(), 0, &mut bytes), bytes.len());
+        bytes
     }
 }
 
