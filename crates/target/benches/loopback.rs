@@ -52,7 +52,8 @@ fn settings() -> Settings {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{name} needs a value"));
-        let list = |text: String| text.split(',').map(|n| n.parse().expect("numbers")).collect::<Vec<usize>>();
+        let list =
+            |text: String| text.split(',').map(|n| n.parse().expect("numbers")).collect::<Vec<usize>>();
         match name.as_str() {
             "--bdev" => settings.bdev = value(),
             "--depths" => settings.depths = list(value()).into_iter().map(|n| n as u16).collect(),
@@ -61,7 +62,9 @@ fn settings() -> Settings {
             "--layout" => settings.layout = if value() == "packed" { Layout::Packed } else { Layout::Split },
             "--event-idx" => settings.event_idx = true,
             "--disk-mib" => settings.disk_mib = value().parse().expect("MiB"),
-            "--milliseconds" => settings.round = Duration::from_millis(value().parse().expect("milliseconds")),
+            "--milliseconds" => {
+                settings.round = Duration::from_millis(value().parse().expect("milliseconds"))
+            }
             "--rounds" => settings.rounds = value().parse().expect("a number"),
             "--reactors" => settings.reactors = list(value()),
             "--drivers" => settings.drivers = list(value()),
@@ -102,7 +105,8 @@ unsafe impl Send for Load {}
 impl Load {
     fn new(settings: &Settings, depth: u16) -> (Load, Queue) {
         let size = u64::from(settings.size);
-        let mut guest = Guest::new((u64::from(depth) * (size + 4096) + (4 << 20)).next_multiple_of(2 << 20)).expect("memory");
+        let mut guest = Guest::new((u64::from(depth) * (size + 4096) + (4 << 20)).next_multiple_of(2 << 20))
+            .expect("memory");
         let entries = (depth * 4).next_power_of_two().max(256);
         let mut config = guest.queue(settings.layout, entries);
         config.event_idx = settings.event_idx;
@@ -179,11 +183,17 @@ impl Load {
     }
 }
 
-fn attach(reactors: &Reactors, reactor: usize, bdev: &Arc<dyn Bdev>, ring: Queue) -> nvlane_target::reactor::QueueId {
+fn attach(
+    reactors: &Reactors,
+    reactor: usize,
+    bdev: &Arc<dyn Bdev>,
+    ring: Queue,
+) -> nvlane_target::reactor::QueueId {
     let channel = reactors.open_channel(reactor, bdev).expect("a channel");
     let device = Box::new(Blk::new(channel, Arc::new(Shape::new(&**bdev, false)), 1024));
     let coalescing = Coalescing::default();
-    reactors.attach(reactor, QueueWork { ring, device, kick: None, call: None, err: None, coalescing, log: None })
+    reactors
+        .attach(reactor, QueueWork { ring, device, kick: None, call: None, err: None, coalescing, log: None })
 }
 
 fn pin(cpu: usize) {
