@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nvlane_target::control::core::Core;
+use nvlane_target::control;
 use pyo3::prelude::*;
 
 /// What `nvlane._native` holds; `src/nvlane/_native.pyi` is its typed description.
@@ -17,12 +17,12 @@ mod _native {
 
 #[pyfunction]
 fn methods() -> Vec<&'static str> {
-    Core::new().methods.names(None, false)
+    control::methods().names(None, false)
 }
 
 #[pyfunction]
 fn aliases() -> HashMap<&'static str, &'static str> {
-    let methods = Core::new().methods;
+    let methods = control::methods();
     let pairs =
         methods.names(None, true).into_iter().filter_map(|name| Some((name, methods.current_name(name)?)));
     pairs.collect()

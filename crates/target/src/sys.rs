@@ -1,7 +1,7 @@
 //! What the engine asks of the kernel: event descriptors, epoll, pinning.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nvlane_bdev::Channel;
@@ -40,6 +40,23 @@ pub fn never_block(descriptor: BorrowedFd<'_>) -> io::Result<()> {
         fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)?;
     }
     Ok(())
+}
+
+/// A listening socket that whoever started this program left open for it, by its number on the command line.
+///
+/// # Errors
+/// EBADF, ENOTSOCK, or EINVAL for a socket that does not listen.
+pub fn inherited_listener(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only borrowed for fcntl(2) and getsockopt(2), which answer EBADF if nothing is open there.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    if !rustix::net::sockopt::socket_acceptconn(borrowed)? {
+        return Err(rustix::io::Errno::INVAL.into());
+    }
+    never_block(borrowed)?;
+    // SAFETY: it is open, as was just seen, and the command line says that it is this program's: the caller takes each
+    // number once and before it has opened anything of its own.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// An epoll instance.

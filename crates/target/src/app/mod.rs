@@ -1,8 +1,11 @@
 //! The program around the control plane: options, start-up in its order, the loop of the control thread, the end.
 
+mod confine;
+mod identity;
 pub mod journal;
-mod listener;
+pub mod listener;
 mod options;
+mod ready;
 mod run;
 mod start;
 

@@ -1,16 +1,21 @@
-//! The loop of the control thread.
+//! The loop of the control thread, and its end.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use crate::control::core::Core;
 use crate::control::server::{Server, TOKENS};
 
 const SIGNALS: u64 = TOKENS.end;
+const TARGET: u64 = TOKENS.end + 1;
+/// How often the target looks for what nobody reports: memory that has vanished, queues that do not drain.
+const CHECK: Duration = Duration::from_secs(1);
+/// How long the end waits for requests that are under way.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// SIGTERM, SIGINT, SIGHUP and SIGQUIT as something to read.
 pub struct Signals(UnixStream);
@@ -40,9 +45,13 @@ pub fn control(
 ) -> io::Result<()> {
     let mut events =
         [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
+    epoll::add(poll, core.target.events(), epoll::EventData::new_u64(TARGET), epoll::EventFlags::IN)?;
+    let mut check = Instant::now() + CHECK;
     while !core.ending {
         let now = Instant::now();
-        let deadline = server.deadline(now);
+        // Without a controller there is nothing to look for, and an idle target sleeps through.
+        let check_at = (!core.target.controllers().is_empty()).then_some(check);
+        let deadline = [server.deadline(now), check_at].into_iter().flatten().min();
         let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(now)));
         let count = match epoll::wait(poll, &mut events[..], timeout.as_ref()) {
             Ok(count) => count,
@@ -52,13 +61,55 @@ pub fn control(
         for event in &events[..count] {
             match { event.data }.u64() {
                 SIGNALS => core.ending |= signals.came(),
+                TARGET => core.target.turn()?,
                 token if TOKENS.contains(&token) => server.ready(token, core),
                 token => log::error!("a descriptor that nobody knows is ready: {token:#x}"),
             }
         }
         server.tick(core);
+        if check <= Instant::now() {
+            core.target.check();
+            check = Instant::now() + CHECK;
+        }
     }
     Ok(())
+}
+
+/// Takes everything down: guests lose their connection, requests under way end, drives are shut down.
+pub fn wind_up(core: &mut Core) {
+    for controller in core.target.controllers() {
+        if let Err(error) = core.target.delete_controller(&controller.name) {
+            log::warn!("{error}");
+        }
+    }
+    let deadline = Instant::now() + DRAIN;
+    wait(core, deadline, |core| core.target.reactors().stats().iter().all(|reactor| reactor.queues == 0));
+    core.delays.clear();
+    core.errors.clear();
+    // What stands on others goes first; channels close on their reactors, so the others may have to wait.
+    wait(core, deadline, |core| {
+        for bdev in core.bdevs().iter().rev() {
+            // EBUSY: it is tried again. The name was listed a moment ago, so nothing else can go wrong.
+            let _ = core.target.remove_bdev(&bdev.info().name);
+        }
+        core.target.bdevs().is_empty()
+    });
+}
+
+/// Lets the target go on until something has come to pass, or the deadline has.
+fn wait(core: &mut Core, deadline: Instant, mut done: impl FnMut(&mut Core) -> bool) {
+    while !done(core) {
+        if Instant::now() >= deadline {
+            log::warn!("not everything that was under way has ended in time");
+            return;
+        }
+        let moment = timespec(Duration::from_millis(2));
+        let mut events = [PollFd::new(core.target.events(), PollFlags::IN)];
+        let polled = rustix::event::poll(&mut events, Some(&moment));
+        if polled.is_err() || core.target.turn().is_err() {
+            return;
+        }
+    }
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -140,6 +140,11 @@ impl Methods {
         methods.chain(aliases.filter(|_| with_aliases)).collect()
     }
 
+    /// When a method may be called, if there is one of this name.
+    pub fn when(&self, name: &str) -> Option<When> {
+        self.by_name.get(name).map(|(index, _)| self.methods[*index].when)
+    }
+
     /// Whether an old name was used, for a word in the log.
     pub fn current_name(&self, name: &str) -> Option<&'static str> {
         self.by_name.get(name).and_then(|(_, alias)| alias.map(|alias| alias.method))

@@ -7,9 +7,11 @@
 
 mod aliases;
 mod client;
+pub mod configuration;
 pub mod core;
 pub mod cpumask;
 pub mod inbox;
+pub mod load;
 pub mod message;
 pub mod method;
 mod methods;
@@ -17,3 +19,9 @@ pub mod parameters;
 pub mod saver;
 pub mod scan;
 pub mod server;
+pub mod sockets;
+
+/// All methods, and the aliases of those that have some.
+pub fn methods() -> method::Methods {
+    method::Methods::new(methods::TABLES, aliases::ALIASES)
+}

@@ -270,7 +270,7 @@ impl Server {
     fn finish(&mut self, ticket: Ticket, saves: bool, reply: Reply, core: &mut Core) {
         match &mut self.saver {
             Some(saver) if saves && reply.is_ok() => {
-                let generation = saver.save(core.configuration());
+                let generation = saver.save(core.configuration_text());
                 self.unsaved.push((generation, ticket, reply));
             }
             _ => self.reply(&ticket, &reply),

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::control::configuration::SUBSYSTEMS;
 use crate::control::core::Core;
+use crate::control::load::{self, Strictness};
 use crate::control::message::{RpcError, code};
 use crate::control::method::{Method, Outcome, Wait, When};
 use crate::control::parameters::{Parameters, Refusal, given};
@@ -16,6 +18,8 @@ pub static METHODS: &[Method] = &[
     Method::new("rpc_get_methods", When::Always, get_methods),
     Method::new("framework_start_init", When::Startup, start_init),
     Method::new("framework_wait_init", When::Always, wait_init),
+    Method::new("framework_get_subsystems", When::Runtime, get_subsystems),
+    Method::new("framework_get_config", When::Runtime, get_config),
     Method::new("spdk_kill_instance", When::Runtime, kill_instance),
 ];
 
@@ -55,7 +59,33 @@ fn start_init(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcEr
     parameters.none("framework_start_init requires no parameters")?;
     core.running = true;
     log::info!("initialized by RPC");
+    let pending = std::mem::take(&mut core.pending);
+    load::carry_out(core, pending, Strictness::Strict)
+        .map_err(|why| RpcError::new(code::INTERNAL_ERROR, "Internal error").with(why))?;
     Ok(Value::Bool(true).into())
+}
+
+fn get_subsystems(_: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    parameters.none("'framework_get_subsystems' requires no arguments")?;
+    let subsystems = SUBSYSTEMS.iter().map(|(name, needs)| json!({"subsystem": name, "depends_on": needs}));
+    Ok(Value::from(subsystems.collect::<Vec<_>>()).into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetConfig {
+    name: String,
+    /// Batches are not written, whether they would be welcome or not.
+    #[serde(default, rename = "with_batches", deserialize_with = "given")]
+    _with_batches: Option<bool>,
+}
+
+fn get_config(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError> {
+    let asked: GetConfig = parameters
+        .decode(Refusal::Plain)
+        .map_err(|error| RpcError { message: "Invalid arguments".into(), ..error })?;
+    let unknown = || RpcError::new(code::INVALID_PARAMS, format!("Subsystem '{}' not found", asked.name));
+    Ok(core.configuration.subsystem(&asked.name).ok_or_else(unknown)?.into())
 }
 
 fn wait_init(core: &mut Core, _: &Parameters) -> Result<Outcome, RpcError> {

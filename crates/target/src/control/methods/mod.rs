@@ -2,8 +2,25 @@
 
 use super::method::Method;
 
+mod bdevs;
+mod files;
 mod framework;
 mod logging;
+mod memory;
+mod settings;
+mod stacked;
+mod statistics;
+mod vhost;
 
 /// In the order in which `rpc_get_methods` lists them.
-pub static TABLES: &[&[Method]] = &[framework::METHODS, logging::METHODS];
+pub static TABLES: &[&[Method]] = &[
+    framework::METHODS,
+    logging::METHODS,
+    settings::METHODS,
+    bdevs::METHODS,
+    memory::METHODS,
+    files::METHODS,
+    stacked::METHODS,
+    statistics::METHODS,
+    vhost::METHODS,
+];
