@@ -433,7 +433,7 @@ impl Ring for Packed {
         let mut at = start.advance(first.chain.descriptors, size);
         if let Some(record) = &self.record {
             let end = others.iter().fold(at, |at, done| at.advance(done.chain.descriptors, size));
-            record.about_to_publish(self.batch.iter().map(|done| done.chain.id), end);
+            record.about_to_publish(self.batch.iter().map(|done| done.chain.id), start, end);
         }
         for done in others {
             let (index, word) = used(at, done);

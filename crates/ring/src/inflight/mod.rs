@@ -7,6 +7,8 @@
 //! Stores come in the order of the specification, as release stores: a process that is killed leaves a prefix of them.
 
 pub(crate) mod packed;
+#[cfg(all(test, not(loom)))]
+mod restart;
 pub(crate) mod split;
 
 use std::fs::File;
