@@ -113,8 +113,9 @@ impl World {
     }
 }
 
-/// What a device does with its time: takes some, completes some in any order, shows them.
-fn live(queue: &mut Queue, numbers: &mut Numbers, rounds: usize) {
+/// What a device does with its time: takes some, completes some in any order, shows them. The driver looks often.
+fn live(world: &mut World, numbers: &mut Numbers, rounds: usize) {
+    let mut queue = world.start().unwrap();
     let mut segments = Segments::new();
     let mut chains: Vec<Chain> = Vec::new();
     for _ in 0..rounds {
@@ -128,16 +129,15 @@ fn live(queue: &mut Queue, numbers: &mut Numbers, rounds: usize) {
         if numbers.below(3) > 0 {
             queue.publish();
         }
+        if numbers.below(3) > 0 {
+            world.reap();
+        }
     }
 }
 
-/// One life, killed after `stores`; false when it lived to its end.
+/// One life, killed after `stores`; whether it was.
 fn one_life(world: &mut World, seed: u64, stores: u32, rounds: usize) -> bool {
-    kill::after(stores, || {
-        let mut queue = world.start().unwrap();
-        live(&mut queue, &mut Numbers(seed), rounds);
-    })
-    .is_none()
+    kill::after(stores, || live(world, &mut Numbers(seed), rounds)).is_none()
 }
 
 fn every_store(layout: Layout, seed: u64) -> u32 {
