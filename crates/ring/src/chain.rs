@@ -145,7 +145,7 @@ fn drop_front(list: &mut [Segment], mut first: usize, mut length: usize) -> usiz
     first
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

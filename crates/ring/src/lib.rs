@@ -22,6 +22,8 @@ pub mod driver;
 mod error;
 pub mod inflight;
 mod log;
+#[cfg(all(test, loom))]
+mod loom;
 mod notify;
 pub mod packed;
 pub mod split;

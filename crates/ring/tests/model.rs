@@ -1,6 +1,8 @@
 //! Both rings against a model that knows nothing of rings: what is added comes out in order with the same buffers, what
 //! is completed comes back in that order, in whatever way the two sides take turns.
 
+#![cfg(not(loom))]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
