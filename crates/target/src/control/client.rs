@@ -1,6 +1,6 @@
 //! One client of the socket: what it sent, what it is owed, what it has not read yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::inbox::Inbox;
 use super::message::{Reply, RpcError, code, render};
+use super::parameters::Parameters;
 
 /// Above this much unread output nothing more is read from a client: whoever does not read is not served.
 const HIGH_WATER: usize = 1 << 20;
@@ -25,6 +26,9 @@ pub struct Ticket {
     pub id: Option<Box<RawValue>>,
     pub batch: Option<u64>,
 }
+
+/// A call with its method and parameters.
+pub type Call = (Ticket, String, Parameters);
 
 #[derive(Debug, Default)]
 struct Batch {
@@ -43,6 +47,9 @@ pub struct Client {
     pending: usize,
     batches: HashMap<u64, Batch>,
     next_batch: u64,
+    /// Slow work for it is under way, and what it has asked for since.
+    pub working: bool,
+    pub waiting: VecDeque<Call>,
     /// Nothing more is read; it is closed when it has what it is owed.
     pub ending: bool,
     /// All whole requests that it sent were taken.
@@ -67,6 +74,8 @@ impl Client {
             pending: 0,
             batches: HashMap::new(),
             next_batch: 0,
+            working: false,
+            waiting: VecDeque::new(),
             ending: false,
             drained: true,
             interest: None,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, epoll};
 use rustix::net::SocketFlags;
 
-use super::client::{Client, Ticket};
+use super::client::{Call, Client, Ticket};
 use super::core::Core;
 use super::inbox::Broken;
 use super::message::{Incoming, Reply, Request, RpcError, code, parse};
@@ -213,21 +213,46 @@ impl Server {
         }
     }
 
+    /// Requests of one client are carried out in their order: one that follows slow work waits for it.
     fn call(&mut self, number: u64, request: Request, batch: Option<u64>, core: &mut Core) {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let ticket = client.ticket(number, request.id, batch);
-        let (outcome, saves) = core.call(&request.method, Parameters::new(request.params));
+        let call = (ticket, request.method, Parameters::new(request.params));
+        if client.working {
+            client.waiting.push_back(call);
+        } else {
+            self.dispatch(call, core);
+        }
+    }
+
+    fn dispatch(&mut self, (ticket, method, parameters): Call, core: &mut Core) {
+        let (outcome, saves) = core.call(&method, parameters);
         match outcome {
             Err(error) => {
-                log::debug!("{}: {error}", request.method);
+                log::debug!("{method}: {error}");
                 self.reply(&ticket, &Err(error));
             }
             Ok(Outcome::Now(value)) => self.finish(ticket, saves, Ok(value), core),
             Ok(Outcome::Work(work)) => {
+                if let Some(client) = self.clients.get_mut(&ticket.client) {
+                    client.working = true;
+                }
                 self.queue.push_back((ticket, saves, work));
                 self.start_works();
             }
             Ok(Outcome::Wait(wait)) => self.waits.push((ticket, saves, wait)),
+        }
+    }
+
+    /// Slow work for a client is done: what it asked for meanwhile comes next.
+    fn resume(&mut self, number: u64, core: &mut Core) {
+        if let Some(client) = self.clients.get_mut(&number) {
+            client.working = false;
+        }
+        loop {
+            let next = self.clients.get_mut(&number).filter(|client| !client.working);
+            let Some(call) = next.and_then(|client| client.waiting.pop_front()) else { return };
+            self.dispatch(call, core);
         }
     }
 
@@ -249,7 +274,10 @@ impl Server {
                 Err(error) => {
                     let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
                     let error = RpcError::errno(errno).with(format!("no thread for slow work: {error}"));
-                    self.reply(&ticket, &Err(error));
+                    log::error!("{error}");
+                    let _ = self.done.0.send((number, Box::new(|_| Err(error))));
+                    self.works.insert(number, (ticket, saves));
+                    let _ = rustix::io::write(&self.raised, &1u64.to_ne_bytes());
                 }
             }
         }
@@ -260,7 +288,9 @@ impl Server {
         while let Ok((number, finish)) = self.done.1.try_recv() {
             let reply = finish(core);
             if let Some((ticket, saves)) = self.works.remove(&number) {
+                let client = ticket.client;
                 self.finish(ticket, saves, reply, core);
+                self.resume(client, core);
             }
         }
         self.start_works();
