@@ -20,6 +20,8 @@ mod chain;
 mod config;
 pub mod driver;
 mod error;
+#[cfg(not(loom))]
+pub mod fuzz;
 pub mod inflight;
 mod log;
 #[cfg(all(test, loom))]
