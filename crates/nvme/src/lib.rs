@@ -23,6 +23,7 @@ mod error;
 mod event;
 mod inbox;
 mod link;
+mod mmio;
 mod namespace;
 mod options;
 mod queue;
