@@ -11,6 +11,7 @@ use crate::delay::DelayChannel;
 use crate::error::ErrorChannel;
 use crate::file::{DirectChannel, ThreadChannel, UringChannel};
 use crate::malloc::MallocChannel;
+use crate::nvme::NvmeChannel;
 use crate::pending::Pending;
 use crate::stats::Ledger;
 use crate::{ChannelStats, Completion, Kind, Operation, Qos, Request, Status, Submitted, ticks};
@@ -22,6 +23,7 @@ pub enum Backend {
     Direct(Box<DirectChannel>),
     Uring(Box<UringChannel>),
     Threads(Box<ThreadChannel>),
+    Nvme(Box<NvmeChannel>),
     Error(Box<ErrorChannel>),
     Delay(Box<DelayChannel>),
 }
@@ -200,6 +202,7 @@ impl Backend {
             Backend::Direct(direct) => Submitted::Done(direct.submit(request)),
             Backend::Uring(uring) => uring.submit(request),
             Backend::Threads(threads) => threads.submit(request),
+            Backend::Nvme(nvme) => nvme.submit(request),
             Backend::Error(error) => error.submit(request),
             Backend::Delay(delay) => delay.submit(request),
         }
@@ -209,6 +212,7 @@ impl Backend {
     pub(crate) fn kick(&mut self) {
         match self {
             Backend::Uring(uring) => uring.kick(),
+            Backend::Nvme(nvme) => nvme.kick(),
             Backend::Error(error) => error.kick(),
             Backend::Delay(delay) => delay.kick(),
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) | Backend::Threads(_) => {}
@@ -220,6 +224,7 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => {}
             Backend::Uring(uring) => uring.poll(completions),
             Backend::Threads(threads) => threads.poll(completions),
+            Backend::Nvme(nvme) => nvme.poll(completions),
             Backend::Error(error) => error.poll(completions),
             Backend::Delay(delay) => delay.poll(completions),
         }
@@ -230,6 +235,7 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => true,
             Backend::Uring(uring) => uring.arm(),
             Backend::Threads(threads) => threads.arm(),
+            Backend::Nvme(nvme) => nvme.arm(),
             Backend::Error(error) => error.arm(),
             Backend::Delay(delay) => delay.arm(),
         }
@@ -241,6 +247,7 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => {}
             Backend::Uring(uring) => uring.settle(),
             Backend::Threads(threads) => threads.settle(),
+            Backend::Nvme(nvme) => nvme.settle(),
             Backend::Error(error) => error.settle(),
             Backend::Delay(delay) => delay.settle(),
         }
@@ -251,6 +258,7 @@ impl Backend {
             Backend::Null | Backend::Malloc(_) | Backend::Direct(_) => None,
             Backend::Uring(uring) => Some(uring.wait_descriptor()),
             Backend::Threads(threads) => Some(threads.wait_descriptor()),
+            Backend::Nvme(nvme) => Some(nvme.wait_descriptor()),
             Backend::Error(error) => error.wait_descriptor(),
             Backend::Delay(delay) => Some(delay.wait_descriptor()),
         }

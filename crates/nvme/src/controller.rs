@@ -173,7 +173,7 @@ impl Controller {
                 Qpair::new(link.clone(), found, self.shared.limits).map(|qpair| (link, qpair))
             });
         // From here on dropping the queue pair gives everything back.
-        let (link, qpair) = made.inspect_err(|_| self.shared.give_queue(queue))?;
+        let (link, mut qpair) = made.inspect_err(|_| self.shared.give_queue(queue))?;
         let (reply, answer) = sync_channel(1);
         self.shared.inbox.send(Message::Open { link, reply });
         // The supervisor may be in the middle of a reset, of which each step has its own deadline.
@@ -181,6 +181,7 @@ impl Controller {
         answer.recv_timeout(limit).unwrap_or_else(|_| {
             Err(NvmeError::new(libc::ETIMEDOUT, format!("{address}: no I/O queue within {limit:?}")))
         })?;
+        qpair.listen();
         Ok(qpair)
     }
 

@@ -120,6 +120,8 @@ impl Supervisor {
             self.die(Outcome::Gone, None);
         } else if status.is_fatal() {
             self.try_reset("the controller reports a fatal status (CSTS.CFS)");
+        } else if !status.is_ready() {
+            self.try_reset("the controller is not enabled any more: something has reset it");
         }
     }
 

@@ -127,7 +127,7 @@ impl Work<'_> {
         let (mut sent, mut ended) = (0u64, 0u64);
         while ended < 2000 {
             for queue in &mut queues {
-                let lba = sent * 4096 % (1 << 20) >> queue.namespace().block_shift;
+                let lba = (sent * 4096 % (1 << 20)) >> queue.namespace().block_shift;
                 let blocks = 4096 >> queue.namespace().block_shift;
                 let io = Io { kind: IoKind::Read, lba, blocks, segments: &segment, token: sent };
                 if sent < 2000 && queue.in_flight() < 32 && queue.submit(&io) == Submission::Pending {

@@ -129,7 +129,7 @@ impl Qpair {
     pub fn submit(&mut self, io: &Io) -> Submission {
         let short = io.blocks.wrapping_sub(1) < self.max_blocks;
         if io.kind.has_data() && short && !self.crosses(io.lba, io.blocks) {
-            if self.rings.is_none() {
+            if self.rings.is_none() && !self.is_back() {
                 return self.refuse();
             }
             let Some(slot) = self.trackers.peek() else { return Submission::Busy };
@@ -145,6 +145,28 @@ impl Qpair {
         self.submit_other(io)
     }
 
+    /// Nobody polls while nothing is in flight: then the next request looks for news. True when there are rings.
+    #[cold]
+    fn is_back(&mut self) -> bool {
+        if self.in_flight == 0 {
+            self.listen();
+        }
+        self.rings.is_some()
+    }
+
+    /// While nothing is in flight: takes what the supervisor says, and the signal with which it said so.
+    pub fn listen(&mut self) {
+        debug_assert_eq!(self.in_flight, 0);
+        if self.sleep.armed {
+            self.wake();
+        } else {
+            drain(self.link.event());
+        }
+        if self.link.epoch() != self.epoch {
+            self.hear(&mut |_, _| ());
+        }
+    }
+
     #[cold]
     fn refuse(&self) -> Submission {
         self.dead.map_or(Submission::Busy, Submission::Done)
@@ -157,6 +179,10 @@ impl Qpair {
 
     #[inline]
     fn send(&mut self, command: Command, token: u64) -> &mut tracker::Tracker {
+        if self.in_flight == 0 {
+            // Nobody has looked at the clock meanwhile.
+            self.tick = self.link.tick();
+        }
         let tracker = self.trackers.take(command, token, self.tick);
         if let Some(rings) = &mut self.rings {
             rings.push(&tracker.command);
@@ -167,7 +193,7 @@ impl Qpair {
     /// What is no plain read or write.
     fn submit_other(&mut self, io: &Io) -> Submission {
         let unsupported = Submission::Done(Outcome::Failed(Status::INVALID_OPCODE));
-        if self.rings.is_none() {
+        if self.rings.is_none() && !self.is_back() {
             return self.refuse();
         }
         match io.kind {
@@ -189,6 +215,9 @@ impl Qpair {
         let Some(index) = self.splits.take(io) else { return Submission::Busy };
         if io.kind == IoKind::Flush {
             self.splits.get_mut(index).blocks = 1;
+        }
+        if self.in_flight == 0 {
+            self.tick = self.link.tick();
         }
         self.in_flight += 1;
         self.feed(index);
@@ -258,7 +287,10 @@ impl Qpair {
     #[inline]
     pub fn kick(&mut self) {
         if let Some(rings) = &mut self.rings {
-            rings.kick();
+            // Queues that a reset has taken away are let alone: `poll` hears of it.
+            if self.link.epoch() == self.epoch {
+                rings.kick();
+            }
         }
     }
 

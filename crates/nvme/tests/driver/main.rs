@@ -72,23 +72,27 @@ pub fn attach(device: &Arc<Emulated>, options: Options) -> Result<(Controller, R
 }
 
 /// Memory that a guest could have.
-pub struct Memory(HostMemory);
+pub struct Memory {
+    memory: HostMemory,
+    /// What was asked for; it may have become a whole huge page.
+    bytes: usize,
+}
 
 impl Memory {
     pub fn new(bytes: usize) -> Self {
-        Self(HostMemory::for_dma(bytes).unwrap())
+        Self { memory: HostMemory::for_dma(bytes).unwrap(), bytes }
     }
 
     pub fn part(&self, offset: usize, bytes: usize) -> Segment {
-        assert!(offset + bytes <= self.0.len());
+        assert!(offset + bytes <= self.bytes);
         // SAFETY: inside the memory, which each test keeps until its requests have ended.
-        unsafe { Segment::new(self.0.pointer().add(offset), bytes) }
+        unsafe { Segment::new(self.memory.pointer().add(offset), bytes) }
     }
 
     pub fn fill(&self, seed: u8) -> Vec<u8> {
         let bytes: Vec<u8> =
-            (0..self.0.len()).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed).collect();
-        nvlane_memory::copy::copy_out(&bytes, &[self.part(0, self.0.len())], 0);
+            (0..self.bytes).map(|at| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ seed).collect();
+        nvlane_memory::copy::copy_out(&bytes, &[self.part(0, self.bytes)], 0);
         bytes
     }
 

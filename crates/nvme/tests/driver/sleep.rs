@@ -88,3 +88,21 @@ fn without_a_vector_there_is_no_sleep_over_requests() {
     bench.device.run();
     assert_eq!(finish(&mut queue, 1), [(1, Outcome::Ok)]);
 }
+
+#[test]
+fn a_request_after_a_long_rest_is_not_late() {
+    let bench = Bench::new(EmulatedOptions::default());
+    let mut queue = bench.controller.open(1).unwrap();
+    let memory = Memory::new(1 << 20);
+    // Longer than a time-out, in which nobody polls.
+    std::thread::sleep(Duration::from_millis(100));
+    bench.device.inject(|faults| faults.hold = true);
+    for segment in [[memory.part(0, 4096)], [memory.part(2, 4096)]] {
+        assert_eq!(queue.submit(&write(0, 8, &segment, 1)), Submission::Pending);
+    }
+    queue.kick();
+    queue.poll(|_, _| ());
+    bench.device.run();
+    finish(&mut queue, 2);
+    assert_eq!(bench.device.counters().aborts, 0);
+}
