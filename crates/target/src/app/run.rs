@@ -12,6 +12,7 @@ use crate::control::server::{Server, TOKENS};
 
 const SIGNALS: u64 = TOKENS.end;
 const TARGET: u64 = TOKENS.end + 1;
+const DRIVES: u64 = TOKENS.end + 2;
 /// How often the target looks for what nobody reports: memory that has vanished, queues that do not drain.
 const CHECK: Duration = Duration::from_secs(1);
 /// How long the end waits for requests that are under way.
@@ -46,6 +47,7 @@ pub fn control(
     let mut events =
         [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
     epoll::add(poll, core.target.events(), epoll::EventData::new_u64(TARGET), epoll::EventFlags::IN)?;
+    epoll::add(poll, &core.drives, epoll::EventData::new_u64(DRIVES), epoll::EventFlags::IN)?;
     let mut check = Instant::now() + CHECK;
     while !core.ending {
         let now = Instant::now();
@@ -62,6 +64,7 @@ pub fn control(
             match { event.data }.u64() {
                 SIGNALS => core.ending |= signals.came(),
                 TARGET => core.target.turn()?,
+                DRIVES => core.hear_drives(),
                 token if TOKENS.contains(&token) => server.ready(token, core),
                 token => log::error!("a descriptor that nobody knows is ready: {token:#x}"),
             }
@@ -94,6 +97,8 @@ pub fn wind_up(core: &mut Core) {
         }
         core.target.bdevs().is_empty()
     });
+    // Shuts the drives down, and waits for them.
+    drop(core.drives.clear());
 }
 
 /// Lets the target go on until something has come to pass, or the deadline has.

@@ -63,7 +63,7 @@ pub fn run(options: Box<Options>) -> Result<(), String> {
     let target = Target::new(&target::Options { cpus, poll: policy })
         .map_err(context(format!("reactors on processors {} (option -m)", options.cpus)))?;
     let sockets = Sockets { directory: options.sockets.clone(), access, inherited };
-    let mut core = Core::new(target, sockets);
+    let mut core = Core::new(target, sockets).map_err(context("events of drives"))?;
     core.memory = options.memory.map(|mebibytes| mebibytes.saturating_mul(1 << 20));
     core.confinement = confinement;
     match configuration {

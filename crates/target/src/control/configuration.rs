@@ -124,6 +124,13 @@ impl Configuration {
         }
     }
 
+    /// The call that made something is taken back.
+    pub fn forget_call(&mut self, method: &str, name: &str) {
+        self.devices.retain(|device| {
+            device.call.method != method || device.call.params.get("name") != Some(&name.into())
+        });
+    }
+
     /// What stands on a bdev, the topmost first.
     pub fn stacked_on(&self, bdev: &str) -> Vec<String> {
         let mut all = Vec::new();

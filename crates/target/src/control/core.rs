@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use serde_json::{Value, json};
 
 use super::configuration::{Call, Configuration};
+use super::drives::Drives;
 use super::message::RpcError;
 use super::method::{Methods, Outcome, Wait};
 use super::parameters::Parameters;
@@ -35,6 +36,7 @@ pub struct Core {
     /// Bytes that malloc bdevs may take together.
     pub memory: Option<u64>,
     pub confinement: Confinement,
+    pub drives: Drives,
     pub delays: HashMap<String, Arc<Delay>>,
     pub errors: HashMap<String, Arc<ErrorBdev>>,
     begun: u64,
@@ -68,8 +70,8 @@ pub fn target_error(error: TargetError) -> RpcError {
 }
 
 impl Core {
-    pub fn new(target: Target, sockets: Sockets) -> Core {
-        Core {
+    pub fn new(target: Target, sockets: Sockets) -> std::io::Result<Core> {
+        Ok(Core {
             methods: super::methods(),
             running: false,
             ending: false,
@@ -79,10 +81,11 @@ impl Core {
             pending: Vec::new(),
             memory: None,
             confinement: Confinement::default(),
+            drives: Drives::new()?,
             delays: HashMap::new(),
             errors: HashMap::new(),
             begun: ticks::now(),
-        }
+        })
     }
 
     /// Calls a method. The second value says whether its success changes the configuration.

@@ -92,7 +92,7 @@ impl Methods {
         let mut by_name: HashMap<_, _> =
             methods.iter().enumerate().map(|(index, method)| (method.name, (index, None))).collect();
         assert_eq!(by_name.len(), methods.len(), "a method is declared twice");
-        for alias in aliases.iter().filter(|alias| methods.iter().any(|method| method.name == alias.method)) {
+        for alias in aliases {
             let (index, _) = by_name[alias.method];
             assert!(
                 by_name.insert(alias.old, (index, Some(alias))).is_none(),

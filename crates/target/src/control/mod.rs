@@ -10,6 +10,7 @@ mod client;
 pub mod configuration;
 pub mod core;
 pub mod cpumask;
+pub mod drives;
 pub mod inbox;
 pub mod load;
 pub mod message;

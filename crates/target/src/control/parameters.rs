@@ -1,8 +1,11 @@
 //! Parameters of a call, decoded as strictly as SPDK does: an unknown key, a wrong type, a missing key, `null` where a
 //! value belongs, a key given twice and positional parameters are all refused, before anything was changed.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::message::{RpcError, code};
@@ -30,6 +33,45 @@ impl Refusal {
             Refusal::Plain => RpcError::new(code::INVALID_PARAMS, "Invalid parameters"),
         };
         error.with(why)
+    }
+}
+
+/// Types of [`Parameters::members`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Text,
+    Flag,
+    /// Not negative, with so many bits.
+    Unsigned(u32),
+    Signed32,
+    Object,
+    List,
+}
+
+impl Type {
+    fn takes(self, value: &Value) -> bool {
+        match self {
+            Type::Text => value.is_string(),
+            Type::Flag => value.is_boolean(),
+            Type::Unsigned(bits) => value.as_u64().is_some_and(|number| bits == 64 || number >> bits == 0),
+            Type::Signed32 => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+            Type::Object => value.is_object(),
+            Type::List => value.is_array(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Type::Text => "a string",
+            Type::Flag => "true or false",
+            Type::Unsigned(64) => "a number from 0 on",
+            Type::Unsigned(32) => "a number from 0 to 4294967295",
+            Type::Unsigned(16) => "a number from 0 to 65535",
+            Type::Unsigned(_) => "a number from 0 to 255",
+            Type::Signed32 => "a number of 32 bits",
+            Type::Object => "an object",
+            Type::List => "a list",
+        }
     }
 }
 
@@ -79,6 +121,26 @@ impl Parameters {
     /// The same for a method that does without.
     pub fn decode_or_default<T: DeserializeOwned + Default>(&self, refusal: Refusal) -> Result<T, RpcError> {
         if self.0.is_none() { Ok(T::default()) } else { self.decode(refusal) }
+    }
+
+    /// Decodes parameters that are many and mostly of no meaning here: each key has to be in the table, once and with a
+    /// value of its type.
+    pub fn members(&self, table: &[(&str, Type)], refusal: Refusal) -> Result<BTreeMap<String, Value>, RpcError> {
+        let pairs: Pairs = self.decode(refusal)?;
+        let mut members = BTreeMap::new();
+        for (key, value) in pairs.0 {
+            let Some((_, kind)) = table.iter().find(|(name, _)| *name == key) else {
+                return Err(refusal.error(format!("there is no parameter `{key}`")));
+            };
+            let value: Value = serde_json::from_str(value.get()).map_err(|error| refusal.error(error.to_string()))?;
+            if !kind.takes(&value) {
+                return Err(refusal.error(format!("`{key}` is {}, not {value}", kind.name())));
+            }
+            if members.insert(key.clone(), value).is_some() {
+                return Err(refusal.error(format!("`{key}` is given twice")));
+            }
+        }
+        Ok(members)
     }
 
     /// SPDK refuses any `params`, even empty ones, where a method takes none.
@@ -180,6 +242,21 @@ mod tests {
         assert_eq!(renamed(r#"{"fname":"a\"b","blocks":3}"#).unwrap().name, "a\"b");
         assert!(renamed(r#"{"fname":"a","name":"a","blocks":3}"#).is_err());
         assert!(renamed(r#"["a",3]"#).is_err());
+    }
+
+    #[test]
+    fn tables_are_as_strict_as_types() {
+        let table = &[("name", Type::Text), ("n8", Type::Unsigned(8)), ("n64", Type::Unsigned(64)), ("on", Type::Flag)];
+        let members = |text: &str| {
+            Parameters::new(Some(RawValue::from_string(text.into()).unwrap())).members(table, Refusal::Internal)
+        };
+        let taken = members(r#"{"name":"a","n8":255,"n64":18446744073709551615,"on":true}"#).unwrap();
+        assert_eq!(taken.len(), 4);
+        for bad in
+            [r#"{"x":1}"#, r#"{"name":1}"#, r#"{"n8":256}"#, r#"{"n64":-1}"#, r#"{"on":null}"#, r#"{"on":true,"on":true}"#, "[]"]
+        {
+            assert_eq!(members(bad).unwrap_err().code, -32603, "{bad}");
+        }
     }
 
     #[test]

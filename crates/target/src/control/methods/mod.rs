@@ -7,6 +7,7 @@ mod files;
 mod framework;
 mod logging;
 mod memory;
+mod nvme;
 mod settings;
 mod stacked;
 mod statistics;
@@ -21,6 +22,7 @@ pub static TABLES: &[&[Method]] = &[
     memory::METHODS,
     files::METHODS,
     stacked::METHODS,
+    nvme::METHODS,
     statistics::METHODS,
     vhost::METHODS,
 ];

@@ -2,78 +2,118 @@
 //! configuration that SPDK has saved is full of them, and it shall load. They are decoded, said in the log to change
 //! nothing, and forgotten.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::control::core::Core;
 use crate::control::message::RpcError;
 use crate::control::method::{Method, Outcome, When};
+use crate::control::parameters::Type::{self, Flag, Text, Unsigned};
 use crate::control::parameters::{Parameters, Refusal};
 
 macro_rules! setting {
-    ($name:literal, $when:ident, $keys:expr) => {
-        Method::new($name, When::$when, |_: &mut Core, parameters: &Parameters| {
-            pass_over($name, $keys, parameters)
-        })
+    ($name:literal, $when:ident, $table:expr) => {
+        Method::new($name, When::$when, |_: &mut Core, parameters: &Parameters| pass_over($name, $table, parameters))
     };
 }
 
+/// Keys and types as in SPDK's schema (schema/schema.yaml).
 pub static METHODS: &[Method] = &[
     setting!(
         "bdev_set_options",
         Startup,
         &[
-            "bdev_io_pool_size",
-            "bdev_io_cache_size",
-            "bdev_auto_examine",
-            "iobuf_small_cache_size",
-            "iobuf_large_cache_size"
+            ("bdev_io_pool_size", Unsigned(32)),
+            ("bdev_io_cache_size", Unsigned(32)),
+            ("bdev_auto_examine", Flag),
+            ("iobuf_small_cache_size", Unsigned(32)),
+            ("iobuf_large_cache_size", Unsigned(32)),
         ]
     ),
-    setting!("bdev_raid_set_options", Always, &["process_window_size_kb", "process_max_bandwidth_mb_sec"]),
-    setting!("bdev_iscsi_set_options", Always, &["timeout_sec"]),
+    setting!(
+        "bdev_raid_set_options",
+        Always,
+        &[
+            ("process_window_size_kb", Unsigned(32)),
+            ("process_max_bandwidth_mb_sec", Unsigned(32)),
+        ]
+    ),
+    setting!(
+        "bdev_iscsi_set_options",
+        Always,
+        &[
+            ("timeout_sec", Unsigned(64)),
+        ]
+    ),
     setting!(
         "iobuf_set_options",
         Startup,
-        &["small_pool_count", "large_pool_count", "small_bufsize", "large_bufsize", "enable_numa"]
+        &[
+            ("small_pool_count", Unsigned(64)),
+            ("large_pool_count", Unsigned(64)),
+            ("small_bufsize", Unsigned(32)),
+            ("large_bufsize", Unsigned(32)),
+            ("enable_numa", Flag),
+        ]
     ),
-    setting!("sock_set_default_impl", Startup, &["impl_name"]),
+    setting!(
+        "sock_set_default_impl",
+        Startup,
+        &[
+            ("impl_name", Text),
+        ]
+    ),
     setting!(
         "sock_impl_set_options",
         Startup,
         &[
-            "impl_name",
-            "recv_buf_size",
-            "send_buf_size",
-            "enable_recv_pipe",
-            "enable_quickack",
-            "enable_placement_id",
-            "enable_zerocopy_send_server",
-            "enable_zerocopy_send_client",
-            "zerocopy_threshold",
-            "tls_version",
-            "enable_ktls"
+            ("impl_name", Text),
+            ("recv_buf_size", Unsigned(32)),
+            ("send_buf_size", Unsigned(32)),
+            ("enable_recv_pipe", Flag),
+            ("enable_quickack", Flag),
+            ("enable_placement_id", Unsigned(32)),
+            ("enable_zerocopy_send_server", Flag),
+            ("enable_zerocopy_send_client", Flag),
+            ("zerocopy_threshold", Unsigned(32)),
+            ("tls_version", Unsigned(32)),
+            ("enable_ktls", Flag),
         ]
     ),
     setting!(
         "accel_set_options",
         Startup,
-        &["small_cache_size", "large_cache_size", "task_count", "sequence_count", "buf_count"]
+        &[
+            ("small_cache_size", Unsigned(32)),
+            ("large_cache_size", Unsigned(32)),
+            ("task_count", Unsigned(32)),
+            ("sequence_count", Unsigned(32)),
+            ("buf_count", Unsigned(32)),
+        ]
     ),
     setting!(
         "framework_set_scheduler",
         Always,
-        &["name", "period", "load_limit", "core_limit", "core_busy", "mappings"]
+        &[
+            ("name", Text),
+            ("period", Unsigned(64)),
+            ("load_limit", Unsigned(8)),
+            ("core_limit", Unsigned(8)),
+            ("core_busy", Unsigned(8)),
+            ("mappings", Text),
+        ]
     ),
-    setting!("scheduler_set_options", Startup, &["scheduling_core", "isolated_core_mask"]),
+    setting!(
+        "scheduler_set_options",
+        Startup,
+        &[
+            ("scheduling_core", Unsigned(32)),
+            ("isolated_core_mask", Text),
+        ]
+    ),
 ];
 
-fn pass_over(method: &str, keys: &[&str], parameters: &Parameters) -> Result<Outcome, RpcError> {
-    let given: BTreeMap<String, Value> = parameters.decode(Refusal::Internal)?;
-    if let Some(unknown) = given.keys().find(|key| !keys.contains(&key.as_str())) {
-        return Err(Refusal::Internal.error(format!("{method} has no parameter {unknown}")));
-    }
+fn pass_over(method: &str, table: &[(&str, Type)], parameters: &Parameters) -> Result<Outcome, RpcError> {
+    parameters.members(table, Refusal::Internal)?;
     log::debug!("{method} has no counterpart here and changes nothing");
     Ok(json!(true).into())
 }
