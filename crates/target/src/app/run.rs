@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use crate::control::core::Core;
+use crate::control::metrics::{self, Metrics};
 use crate::control::server::{Server, TOKENS};
 
 const SIGNALS: u64 = TOKENS.end;
@@ -37,13 +38,16 @@ impl Signals {
     }
 }
 
+/// What the control thread serves besides the target itself.
+pub struct Parts {
+    pub signals: Signals,
+    pub server: Server,
+    pub metrics: Option<Metrics>,
+}
+
 /// Runs until somebody asks for the end.
-pub fn control(
-    poll: &OwnedFd,
-    signals: &mut Signals,
-    server: &mut Server,
-    core: &mut Core,
-) -> io::Result<()> {
+pub fn control(poll: &OwnedFd, parts: &mut Parts, core: &mut Core) -> io::Result<()> {
+    let Parts { signals, server, metrics } = parts;
     let mut events =
         [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
     epoll::add(poll, core.target.events(), epoll::EventData::new_u64(TARGET), epoll::EventFlags::IN)?;
@@ -53,7 +57,8 @@ pub fn control(
         let now = Instant::now();
         // Without a controller there is nothing to look for, and an idle target sleeps through.
         let check_at = (!core.target.controllers().is_empty()).then_some(check);
-        let deadline = [server.deadline(now), check_at].into_iter().flatten().min();
+        let page_at = metrics.as_ref().and_then(Metrics::deadline);
+        let deadline = [server.deadline(now), check_at, page_at].into_iter().flatten().min();
         let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(now)));
         let count = match epoll::wait(poll, &mut events[..], timeout.as_ref()) {
             Ok(count) => count,
@@ -66,10 +71,18 @@ pub fn control(
                 TARGET => core.target.turn()?,
                 DRIVES => core.hear_drives(),
                 token if TOKENS.contains(&token) => server.ready(token, core),
+                token if metrics::TOKENS.contains(&token) => {
+                    if let Some(metrics) = metrics {
+                        metrics.ready(token, core);
+                    }
+                }
                 token => log::error!("a descriptor that nobody knows is ready: {token:#x}"),
             }
         }
         server.tick(core);
+        if let Some(metrics) = metrics {
+            metrics.tick(core);
+        }
         if check <= Instant::now() {
             core.target.check();
             check = Instant::now() + CHECK;

@@ -26,6 +26,7 @@ use super::ready::Manager;
 use super::{journal, run};
 use crate::control::core::{Confinement, Core};
 use crate::control::load::{self, Entry, Strictness};
+use crate::control::metrics;
 use crate::control::saver::{Saver, replace};
 use crate::control::server::Server;
 use crate::control::sockets::Sockets;
@@ -54,7 +55,7 @@ pub fn run(options: Box<Options>) -> Result<(), String> {
 
     let confinement = confine_files(&options, configuration.as_ref())?;
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(context("epoll"))?;
-    let mut signals = run::Signals::start(&poll).map_err(context("signals"))?;
+    let signals = run::Signals::start(&poll).map_err(context("signals"))?;
     let cpus = options.cpus.cpus().to_vec();
     let policy = match options.poll {
         Poll::Adaptive => PollPolicy::Adaptive,
@@ -79,12 +80,13 @@ pub fn run(options: Box<Options>) -> Result<(), String> {
             Some(options.rpc.as_path()),
         ),
     };
+    let metrics = start_metrics(&options, &poll, access)?;
     if let Some(identity) = &identity {
         identity.assume()?;
     }
     let saver = start_saver(&options, &core)?;
     let theirs = poll.as_fd().try_clone_to_owned().map_err(context("epoll"))?;
-    let mut server = Server::new(theirs, listener, saver).map_err(context("the JSON-RPC server"))?;
+    let server = Server::new(theirs, listener, saver).map_err(context("the JSON-RPC server"))?;
     if options.confine {
         syscalls::confine().map_err(context("the seccomp filter (--no-confine does without)"))?;
     }
@@ -93,14 +95,16 @@ pub fn run(options: Box<Options>) -> Result<(), String> {
     if let Some(manager) = &manager {
         manager.say("READY=1");
     }
-    let ended = run::control(&poll, &mut signals, &mut server, &mut core).map_err(context("epoll"));
+    let mut parts = run::Parts { signals, server, metrics };
+    let ended = run::control(&poll, &mut parts, &mut core).map_err(context("epoll"));
     if let Some(manager) = &manager {
         manager.say("STOPPING=1");
     }
     // Saves what is still to be saved, before anything is taken down.
-    drop(server);
+    drop(parts);
     run::wind_up(&mut core);
-    for path in made.into_iter().chain(options.pid_file.as_deref()) {
+    let metrics = options.metrics.as_ref().map(|Metrics::Socket(path) | Metrics::File(path)| path.as_path());
+    for path in made.into_iter().chain(options.pid_file.as_deref()).chain(metrics) {
         let _ = fs::remove_file(path);
     }
     log::info!("the end");
@@ -192,6 +196,18 @@ fn file_of(entry: &Entry) -> Option<PathBuf> {
     let params: Value = serde_json::from_str(entry.params.as_ref()?.get()).ok()?;
     let name = params.get("filename").or_else(|| params.get("fname"))?;
     name.as_str().map(PathBuf::from)
+}
+
+fn start_metrics(options: &Options, poll: &OwnedFd, access: Access) -> Result<Option<metrics::Metrics>, String> {
+    match &options.metrics {
+        None => Ok(None),
+        Some(Metrics::File(path)) => Ok(Some(metrics::Metrics::in_file(path.clone()))),
+        Some(Metrics::Socket(path)) => {
+            let listener = listen(path, access).map_err(context("the metrics' socket"))?;
+            let theirs = poll.try_clone().map_err(context("epoll"))?;
+            metrics::Metrics::on_socket(theirs, listener).map(Some).map_err(context("the metrics' socket"))
+        }
+    }
 }
 
 /// Writes the state once, so that a file that cannot be written is known before anybody relies on it.

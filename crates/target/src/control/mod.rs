@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod load;
 pub mod message;
 pub mod method;
+pub mod metrics;
 mod methods;
 pub mod parameters;
 pub mod saver;
