@@ -103,7 +103,8 @@ pub fn run(options: Box<Options>) -> Result<(), String> {
     // Saves what is still to be saved, before anything is taken down.
     drop(parts);
     run::wind_up(&mut core);
-    let metrics = options.metrics.as_ref().map(|Metrics::Socket(path) | Metrics::File(path)| path.as_path());
+    let metrics =
+        options.metrics.as_ref().map(|(Metrics::Socket(path) | Metrics::File(path))| path.as_path());
     for path in made.into_iter().chain(options.pid_file.as_deref()).chain(metrics) {
         let _ = fs::remove_file(path);
     }
@@ -198,7 +199,11 @@ fn file_of(entry: &Entry) -> Option<PathBuf> {
     name.as_str().map(PathBuf::from)
 }
 
-fn start_metrics(options: &Options, poll: &OwnedFd, access: Access) -> Result<Option<metrics::Metrics>, String> {
+fn start_metrics(
+    options: &Options,
+    poll: &OwnedFd,
+    access: Access,
+) -> Result<Option<metrics::Metrics>, String> {
     match &options.metrics {
         None => Ok(None),
         Some(Metrics::File(path)) => Ok(Some(metrics::Metrics::in_file(path.clone()))),

@@ -172,7 +172,9 @@ impl Core {
     }
 
     fn namespace_came(&mut self, name: &str, namespace: u32) {
-        let Some(bdev) = self.drives.get(name).and_then(|controller| controller.bdev(namespace)) else { return };
+        let Some(bdev) = self.drives.get(name).and_then(|controller| controller.bdev(namespace)) else {
+            return;
+        };
         let bdev: Arc<NvmeBdev> = bdev;
         match self.target.add_bdev(bdev, Vec::new()) {
             Ok(()) => log::info!("{name}n{namespace} is there now"),

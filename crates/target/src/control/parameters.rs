@@ -125,14 +125,19 @@ impl Parameters {
 
     /// Decodes parameters that are many and mostly of no meaning here: each key has to be in the table, once and with a
     /// value of its type.
-    pub fn members(&self, table: &[(&str, Type)], refusal: Refusal) -> Result<BTreeMap<String, Value>, RpcError> {
+    pub fn members(
+        &self,
+        table: &[(&str, Type)],
+        refusal: Refusal,
+    ) -> Result<BTreeMap<String, Value>, RpcError> {
         let pairs: Pairs = self.decode(refusal)?;
         let mut members = BTreeMap::new();
         for (key, value) in pairs.0 {
             let Some((_, kind)) = table.iter().find(|(name, _)| *name == key) else {
                 return Err(refusal.error(format!("there is no parameter `{key}`")));
             };
-            let value: Value = serde_json::from_str(value.get()).map_err(|error| refusal.error(error.to_string()))?;
+            let value: Value =
+                serde_json::from_str(value.get()).map_err(|error| refusal.error(error.to_string()))?;
             if !kind.takes(&value) {
                 return Err(refusal.error(format!("`{key}` is {}, not {value}", kind.name())));
             }
@@ -246,15 +251,27 @@ mod tests {
 
     #[test]
     fn tables_are_as_strict_as_types() {
-        let table = &[("name", Type::Text), ("n8", Type::Unsigned(8)), ("n64", Type::Unsigned(64)), ("on", Type::Flag)];
+        let table = &[
+            ("name", Type::Text),
+            ("n8", Type::Unsigned(8)),
+            ("n64", Type::Unsigned(64)),
+            ("on", Type::Flag),
+        ];
         let members = |text: &str| {
-            Parameters::new(Some(RawValue::from_string(text.into()).unwrap())).members(table, Refusal::Internal)
+            Parameters::new(Some(RawValue::from_string(text.into()).unwrap()))
+                .members(table, Refusal::Internal)
         };
         let taken = members(r#"{"name":"a","n8":255,"n64":18446744073709551615,"on":true}"#).unwrap();
         assert_eq!(taken.len(), 4);
-        for bad in
-            [r#"{"x":1}"#, r#"{"name":1}"#, r#"{"n8":256}"#, r#"{"n64":-1}"#, r#"{"on":null}"#, r#"{"on":true,"on":true}"#, "[]"]
-        {
+        for bad in [
+            r#"{"x":1}"#,
+            r#"{"name":1}"#,
+            r#"{"n8":256}"#,
+            r#"{"n64":-1}"#,
+            r#"{"on":null}"#,
+            r#"{"on":true,"on":true}"#,
+            "[]",
+        ] {
             assert_eq!(members(bad).unwrap_err().code, -32603, "{bad}");
         }
     }

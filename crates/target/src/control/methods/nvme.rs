@@ -126,9 +126,15 @@ fn attach(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError>
         return Err(RpcError::new(-libc::EINVAL, "max_bdevs cannot be zero"));
     }
     if !transport.eq_ignore_ascii_case("PCIe") {
-        let fabrics = ["TCP", "RDMA", "FC", "VFIOUSER"].iter().any(|known| transport.eq_ignore_ascii_case(known));
-        let error = if fabrics { RpcError::errno(libc::EIO) } else { einval(format!("Failed to parse trtype: {transport}")) };
-        let why = "only drives on PCIe are driven here; connect others with nvme-cli and use bdev_uring_create";
+        let fabrics =
+            ["TCP", "RDMA", "FC", "VFIOUSER"].iter().any(|known| transport.eq_ignore_ascii_case(known));
+        let error = if fabrics {
+            RpcError::errno(libc::EIO)
+        } else {
+            einval(format!("Failed to parse trtype: {transport}"))
+        };
+        let why =
+            "only drives on PCIe are driven here; connect others with nvme-cli and use bdev_uring_create";
         return Err(error.with(why));
     }
     let place = drives::address(place).ok_or_else(|| {
@@ -141,7 +147,10 @@ fn attach(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError>
     let mut options = core.drives.options.clone();
     if let Some(queues) = asked.get("num_io_queues").and_then(Value::as_u64) {
         let bounds = || einval("num_io_queues out of bounds, min: 1 max: 65536".into());
-        options.io_queues = u16::try_from(queues.min(65535)).ok().filter(|_| (1..=65536).contains(&queues)).ok_or_else(bounds)?;
+        options.io_queues = u16::try_from(queues.min(65535))
+            .ok()
+            .filter(|_| (1..=65536).contains(&queues))
+            .ok_or_else(bounds)?;
     }
     let mut params = json!({"name": name, "trtype": "PCIe", "traddr": place});
     if let Some(queues) = asked.get("num_io_queues") {
@@ -165,7 +174,9 @@ fn attached(core: &mut Core, controller: NvmeController, call: Call) -> Result<V
     let bdevs = controller.bdevs();
     let names: Vec<String> = bdevs.iter().map(|bdev| bdev.info().name.clone()).collect();
     let taken = names.iter().find(|name| core.check_new(name).is_err());
-    if let Some(taken) = taken.filter(|_| core.drives.get(&name).is_none()).or(core.drives.get(&name).map(|_| &name)) {
+    if let Some(taken) =
+        taken.filter(|_| core.drives.get(&name).is_none()).or(core.drives.get(&name).map(|_| &name))
+    {
         let why = format!("there is a bdev or controller {taken:?} already");
         drives::let_go(bdevs, controller);
         return Err(RpcError::errno(libc::EEXIST).with(why));
@@ -187,7 +198,8 @@ fn detach(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError>
         return if forgotten { Ok(json!(true).into()) } else { Err(missing()) };
     };
     let other_type = text(&asked, "trtype").is_some_and(|given| !given.eq_ignore_ascii_case("PCIe"));
-    let other_place = text(&asked, "traddr").is_some_and(|given| drives::address(given).as_deref() != Some(controller.address()));
+    let other_place = text(&asked, "traddr")
+        .is_some_and(|given| drives::address(given).as_deref() != Some(controller.address()));
     if other_type || other_place {
         return Err(RpcError::errno(libc::ENXIO).with(format!("{name} is at {}", controller.address())));
     }
@@ -261,7 +273,8 @@ fn set_hotplug(_: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcErro
     match asked.get("enable") {
         None => Err(Refusal::Internal.error("`enable` is missing")),
         Some(Value::Bool(true)) => {
-            let why = "drives are attached by name here, never because they appeared; unplugging is always noticed";
+            let why =
+                "drives are attached by name here, never because they appeared; unplugging is always noticed";
             Err(RpcError::errno(libc::EOPNOTSUPP).with(why))
         }
         Some(_) => Ok(json!(true).into()),

@@ -12,7 +12,9 @@ use crate::control::parameters::{Parameters, Refusal};
 
 macro_rules! setting {
     ($name:literal, $when:ident, $table:expr) => {
-        Method::new($name, When::$when, |_: &mut Core, parameters: &Parameters| pass_over($name, $table, parameters))
+        Method::new($name, When::$when, |_: &mut Core, parameters: &Parameters| {
+            pass_over($name, $table, parameters)
+        })
     };
 }
 
@@ -32,18 +34,9 @@ pub static METHODS: &[Method] = &[
     setting!(
         "bdev_raid_set_options",
         Always,
-        &[
-            ("process_window_size_kb", Unsigned(32)),
-            ("process_max_bandwidth_mb_sec", Unsigned(32)),
-        ]
+        &[("process_window_size_kb", Unsigned(32)), ("process_max_bandwidth_mb_sec", Unsigned(32)),]
     ),
-    setting!(
-        "bdev_iscsi_set_options",
-        Always,
-        &[
-            ("timeout_sec", Unsigned(64)),
-        ]
-    ),
+    setting!("bdev_iscsi_set_options", Always, &[("timeout_sec", Unsigned(64)),]),
     setting!(
         "iobuf_set_options",
         Startup,
@@ -55,13 +48,7 @@ pub static METHODS: &[Method] = &[
             ("enable_numa", Flag),
         ]
     ),
-    setting!(
-        "sock_set_default_impl",
-        Startup,
-        &[
-            ("impl_name", Text),
-        ]
-    ),
+    setting!("sock_set_default_impl", Startup, &[("impl_name", Text),]),
     setting!(
         "sock_impl_set_options",
         Startup,
@@ -105,10 +92,7 @@ pub static METHODS: &[Method] = &[
     setting!(
         "scheduler_set_options",
         Startup,
-        &[
-            ("scheduling_core", Unsigned(32)),
-            ("isolated_core_mask", Text),
-        ]
+        &[("scheduling_core", Unsigned(32)), ("isolated_core_mask", Text),]
     ),
 ];
 

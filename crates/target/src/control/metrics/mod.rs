@@ -102,7 +102,9 @@ impl Scraped {
             let number = self.next;
             self.next += 1;
             let data = epoll::EventData::new_u64(number);
-            if self.clients.len() < MAX_CLIENTS && epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN).is_ok() {
+            if self.clients.len() < MAX_CLIENTS
+                && epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN).is_ok()
+            {
                 let until = Instant::now() + PATIENCE;
                 self.clients.insert(number, Client { stream, head: Vec::new(), answer: None, until });
             }
@@ -131,7 +133,8 @@ impl Client {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
             Err(_) => return false,
         }
-        let whole = self.head.windows(4).any(|end| end == b"\r\n\r\n") || self.head.windows(2).any(|end| end == b"\n\n");
+        let whole = self.head.windows(4).any(|end| end == b"\r\n\r\n")
+            || self.head.windows(2).any(|end| end == b"\n\n");
         if !whole {
             return self.head.len() <= MAX_HEAD;
         }
@@ -156,7 +159,8 @@ impl Client {
 
 /// The answer to a request's head (RFC 9112): GET or HEAD of `/metrics`, or of `/`.
 fn answer(head: &[u8], page: impl FnOnce() -> String) -> Vec<u8> {
-    let first = String::from_utf8_lossy(head.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
+    let first =
+        String::from_utf8_lossy(head.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned();
     let mut words = first.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
@@ -182,7 +186,10 @@ mod tests {
     fn requests_are_answered_as_http_wants() {
         let ask = |head: &str| String::from_utf8(answer(head.as_bytes(), || "a 1\n".into())).unwrap();
         assert!(ask("GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 OK\r\n"));
-        assert!(ask("GET /metrics?x=1 HTTP/1.1\r\n\r\n").ends_with("Content-Length: 4\r\nConnection: close\r\n\r\na 1\n"));
+        assert!(
+            ask("GET /metrics?x=1 HTTP/1.1\r\n\r\n")
+                .ends_with("Content-Length: 4\r\nConnection: close\r\n\r\na 1\n")
+        );
         assert!(ask("HEAD / HTTP/1.0\r\n\r\n").ends_with("\r\n\r\n"));
         assert!(ask("GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));

@@ -22,7 +22,8 @@ impl Page {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let labels: Vec<String> = labels.iter().map(|(key, text)| format!("{key}=\"{}\"", label(text))).collect();
+        let labels: Vec<String> =
+            labels.iter().map(|(key, text)| format!("{key}=\"{}\"", label(text))).collect();
         let _ = if labels.is_empty() {
             writeln!(self.0, "{name} {value}")
         } else {
@@ -48,7 +49,11 @@ pub fn render(core: &Core) -> String {
     let mut page = Page(String::new());
     page.family("nvlane_target_info", "gauge", "The program; always 1.");
     page.sample("nvlane_target_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    page.family("nvlane_target_missing", "gauge", "Parts of the saved configuration that could not be made again.");
+    page.family(
+        "nvlane_target_missing",
+        "gauge",
+        "Parts of the saved configuration that could not be made again.",
+    );
     page.sample("nvlane_target_missing", &[], core.configuration.missing().len());
     bdevs(&mut page, core);
     controllers(&mut page, core);
@@ -66,8 +71,12 @@ fn bdevs(page: &mut Page, core: &Core) {
     let rate = ticks::rate();
     type Value = fn(&Statistics, Kind, u64) -> f64;
     let families: [(&str, &str, Value); 3] = [
-        ("nvlane_bdev_operations_total", "Requests that have ended.", |all, kind, _| all.kind(kind).operations as f64),
-        ("nvlane_bdev_bytes_total", "Bytes that they were about.", |all, kind, _| all.kind(kind).bytes as f64),
+        ("nvlane_bdev_operations_total", "Requests that have ended.", |all, kind, _| {
+            all.kind(kind).operations as f64
+        }),
+        ("nvlane_bdev_bytes_total", "Bytes that they were about.", |all, kind, _| {
+            all.kind(kind).bytes as f64
+        }),
         ("nvlane_bdev_latency_seconds_total", "Time that they took together.", |all, kind, rate| {
             seconds(all.kind(kind).latency, rate)
         }),
@@ -109,10 +118,18 @@ fn reactors(page: &mut Page, core: &Core) {
     let stats = core.target.reactors().stats();
     let rate = tick_rate();
     let cpus: Vec<String> = stats.iter().map(|reactor| reactor.cpu.to_string()).collect();
-    page.family("nvlane_reactor_seconds_total", "counter", "Time of a reactor, with and without something to do.");
+    page.family(
+        "nvlane_reactor_seconds_total",
+        "counter",
+        "Time of a reactor, with and without something to do.",
+    );
     for (reactor, cpu) in stats.iter().zip(&cpus) {
         for (state, time) in [("busy", reactor.busy), ("idle", reactor.idle)] {
-            page.sample("nvlane_reactor_seconds_total", &[("cpu", cpu), ("state", state)], seconds(time, rate));
+            page.sample(
+                "nvlane_reactor_seconds_total",
+                &[("cpu", cpu), ("state", state)],
+                seconds(time, rate),
+            );
         }
     }
     for (family, kind, help, value) in [
