@@ -17,7 +17,7 @@ use crate::reactor::{PollPolicy, Reactors};
 
 pub use bdevs::BdevView;
 pub use controllers::{BlkOptions, ScsiOptions, Socket};
-pub use views::{ControllerView, KindView};
+pub use views::{ControllerView, KindView, SessionView};
 
 /// What a target is started with.
 #[derive(Clone, Debug)]

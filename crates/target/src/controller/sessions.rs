@@ -45,10 +45,10 @@ impl Sessions {
         Ok(Sessions { epoll, listener: Some(listener), entries: Vec::new(), next: 1 })
     }
 
-    /// How many front ends are connected, and how many of their queues are served.
-    pub fn counts(&self) -> (usize, usize) {
-        let connected = self.entries.iter().filter(|entry| entry.session.descriptor().is_some()).count();
-        (connected, self.entries.iter().map(|entry| entry.queues.len()).sum())
+    /// The front ends that are connected: the number of each, and how many of its queues are served.
+    pub fn connected(&self) -> Vec<(u32, usize)> {
+        let connected = self.entries.iter().filter(|entry| entry.session.descriptor().is_some());
+        connected.map(|entry| (entry.number, entry.queues.len())).collect()
     }
 
     /// Does what is to be done now; never waits.

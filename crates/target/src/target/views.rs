@@ -17,10 +17,20 @@ pub struct ControllerView {
     pub socket: PathBuf,
     /// False: not started yet.
     pub started: bool,
-    /// Front ends that are connected, and how many of their queues are served.
-    pub sessions: usize,
-    pub queues: usize,
+    /// Front ends that are connected.
+    pub sessions: Vec<SessionView>,
+    /// The queues that a front end may have.
+    pub max_queues: u16,
     pub kind: KindView,
+}
+
+/// A connected front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Counted from 1, for each controller.
+    pub number: u32,
+    /// How many of its queues are served.
+    pub queues: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +68,7 @@ impl Target {
         let mut cpus: Vec<usize> =
             backing.allowed.iter().map(|&reactor| self.reactors.cpu(reactor)).collect();
         cpus.sort_unstable();
-        let (sessions, queues) = controller.sessions.as_ref().map_or((0, 0), |sessions| sessions.counts());
+        let connected = controller.sessions.as_ref().map(|sessions| sessions.connected()).unwrap_or_default();
         let kind = match &backing.kind {
             Kind::Blk(blk) => KindView::Blk {
                 bdev: blk.bdev().map(|bdev| bdev.info().name.clone()),
@@ -73,8 +83,8 @@ impl Target {
             coalescing: backing.coalescing,
             socket: controller.socket.clone(),
             started: controller.sessions.is_some(),
-            sessions,
-            queues,
+            sessions: connected.into_iter().map(|(number, queues)| SessionView { number, queues }).collect(),
+            max_queues: backing.queues(),
             kind,
         }
     }

@@ -11,7 +11,7 @@ use crate::control::cpumask::CpuMask;
 use crate::control::message::{RpcError, code, errno_text};
 use crate::control::method::{Method, Outcome, When};
 use crate::control::parameters::{Parameters, Refusal, given};
-use crate::target::{BlkOptions, ControllerView, KindView, ScsiOptions, TargetError};
+use crate::target::{BlkOptions, ControllerView, KindView, ScsiOptions, SessionView, TargetError};
 
 pub static METHODS: &[Method] = &[
     Method::saving("vhost_create_blk_controller", create_blk),
@@ -289,13 +289,23 @@ fn describe(controller: &ControllerView) -> Value {
             json!({"scsi": targets})
         }
     };
+    let session = |session: &SessionView| {
+        json!({
+            "vid": session.number,
+            "id": session.number,
+            "name": format!("{}s{}", controller.name, session.number),
+            "started": session.queues != 0,
+            "max_queues": controller.max_queues,
+        })
+    };
+    let sessions: Vec<Value> = controller.sessions.iter().map(session).collect();
     json!({
         "ctrlr": controller.name,
         "cpumask": format!("0x{}", CpuMask::from_cpus(controller.cpus.iter().copied())),
         "delay_base_us": controller.coalescing.delay_us,
         "iops_threshold": controller.coalescing.threshold,
         "socket": controller.socket,
-        "sessions": [],
+        "sessions": sessions,
         "backend_specific": backend,
     })
 }
