@@ -78,4 +78,5 @@ def room(directory: Path, kinds: tuple[str, ...] = tuple(KINDS), *options: str) 
             for kind in kinds
         ]
         with Guest(directory, disks) as guest:
+            guest.listen_from_now()
             yield Room(target=target, guest=guest)

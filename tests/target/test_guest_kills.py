@@ -49,26 +49,34 @@ def connected(machine: Room, kinds: tuple[str, ...]) -> bool:
     return {each["ctrlr"] for each in controllers if each["sessions"]} >= set(kinds)
 
 
-def kill_and_start(machine: Room, kinds: tuple[str, ...], chance: random.Random) -> None:
-    time.sleep(chance.uniform(0.02, 0.4))
-    machine.target.kill()
-    machine.target.start()
-    until = time.monotonic() + 20
-    while not connected(machine, kinds):
-        assert time.monotonic() < until, f"QEMU did not come back\n{machine.target.last_words()}"
-        time.sleep(0.02)
+def requests(machine: Room) -> dict[str, int]:
+    """How many reads and writes each bdev has had since the target's start."""
+    bdevs = machine.target.call("bdev_get_iostat")["bdevs"]
+    return {bdev["name"]: bdev["num_read_ops"] + bdev["num_write_ops"] for bdev in bdevs}
+
+
+def wait_until_back(machine: Room, kinds: tuple[str, ...], least: int) -> None:
+    """Until QEMU is back on every controller and each disk has had `least` requests again."""
+    until = time.monotonic() + 30
+    while not (connected(machine, kinds) and min(requests(machine).values()) >= least):
+        assert time.monotonic() < until, f"{requests(machine)} of {least}\n{machine.target.last_words()}"
+        time.sleep(0.005)
 
 
 def live_through(machine: Room, kinds: tuple[str, ...], kills: int) -> None:
     chance = random.Random(kills)
     running = {kind: begin_fio(machine, kind) for kind in kinds}
-    started = time.monotonic()
+    started, served = time.monotonic(), 0
     for _ in range(kills):
-        kill_and_start(machine, kinds, chance)
+        wait_until_back(machine, kinds, least=chance.randrange(1, 100))
+        served += sum(requests(machine).values())
+        machine.target.kill()
+        machine.target.start()
     took = time.monotonic() - started
+    wait_until_back(machine, kinds, least=1)
     machine.guest.run("touch", "/tmp/stop")
     rounds = {kind: int(machine.guest.wait(number, deadline=180)) for kind, number in running.items()}
-    print(f"{kills} kills in {took:.0f} s; rounds of fio: {rounds}")
+    print(f"{kills} kills in {took:.0f} s, {served} requests between them; rounds of fio: {rounds}")
     assert machine.guest.complaints() == []
     for kind in kinds:
         assert machine.guest_digest(kind, AREA) == machine.digest(kind, AREA)
@@ -87,15 +95,12 @@ def test_another_program_takes_over(tmp_path: Path) -> None:
     with room(tmp_path, kinds) as machine:
         running = {kind: begin_fio(machine, kind) for kind in kinds}
         before = machine.target.call("bdev_get_bdevs")
+        wait_until_back(machine, kinds, least=50)
         for _ in range(3):
-            time.sleep(0.5)
             assert machine.target.stop() == 0, machine.target.last_words()
             machine.target.replaced_by(machine.target.binary)
             machine.target.start()
-            until = time.monotonic() + 20
-            while not connected(machine, kinds):
-                assert time.monotonic() < until, f"QEMU did not come back\n{machine.target.last_words()}"
-                time.sleep(0.02)
+            wait_until_back(machine, kinds, least=50)
         assert machine.target.call("bdev_get_bdevs") == before
         machine.guest.run("touch", "/tmp/stop")
         for number in running.values():

@@ -50,7 +50,10 @@ DIFFERENT: dict[int, tuple[str, Callable[[Any], bool]]] = {
     1: ("only the methods that are here; those of the startup state all the same", _names),
     12: ("SPDK counts on and finds its own name taken (-17); ours takes the next free one", lambda r: r == "Malloc1"),
     35: ("SPDK is still busy with the limit before (EAGAIN); ours is not", lambda r: r is True),
-    87: ("flags stand for parts of the program, which are others", lambda r: set(r.values()) == {False} and "vhost" in r),
+    87: (
+        "flags stand for parts of the program, which are others",
+        lambda r: set(r.values()) == {False} and "vhost" in r,
+    ),
 }
 
 
@@ -79,7 +82,9 @@ def compare(expected: Any, found: Any, place: str) -> list[str]:
     if place in PLACES:
         return []
     if isinstance(expected, bool) or not isinstance(expected, type(found)):
-        numbers = not isinstance(expected, bool) and isinstance(expected, (int, float)) and isinstance(found, (int, float))
+        numbers = (
+            not isinstance(expected, bool) and isinstance(expected, (int, float)) and isinstance(found, (int, float))
+        )
         if expected == found or numbers or key in _NOT_OFFERED or key in VOLATILE:
             return []
         return [f"{place}: {expected!r} became {found!r}"]
@@ -92,7 +97,9 @@ def compare(expected: Any, found: Any, place: str) -> list[str]:
     if isinstance(expected, list):
         if len(expected) != len(found):
             return [f"{place}: {len(expected)} elements became {len(found)}"]
-        inner = (compare(one, other, f"{place}[{n}]") for n, (one, other) in enumerate(zip(expected, found, strict=True)))
+        inner = (
+            compare(one, other, f"{place}[{n}]") for n, (one, other) in enumerate(zip(expected, found, strict=True))
+        )
         return [line for lines in inner for line in lines]
     counted = isinstance(expected, int) and ".bdevs[" in place
     return [] if expected == found or counted else [f"{place}: {expected!r} became {found!r}"]

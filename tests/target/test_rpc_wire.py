@@ -105,7 +105,11 @@ def test_a_batch_is_one_reply_without_the_notifications(wire: Wire) -> None:
 
 
 def test_a_batch_of_slow_work_is_done_in_order(target: Target, wire: Wire) -> None:
-    create = {"method": "bdev_malloc_create", "params": {"name": "Slow", "num_blocks": 65536, "block_size": 512}, "id": 1}
+    create = {
+        "method": "bdev_malloc_create",
+        "params": {"name": "Slow", "num_blocks": 65536, "block_size": 512},
+        "id": 1,
+    }
     look = {"method": "bdev_get_bdevs", "params": {"name": "Slow"}, "id": 2}
     delete = {"method": "bdev_malloc_delete", "params": {"name": "Slow"}, "id": 3}
     wire.send(json.dumps([create, look, delete]))
