@@ -106,11 +106,15 @@ fn controllers(page: &mut Page, core: &Core) {
             KindView::Scsi { .. } => "scsi",
         };
         let labels = [("controller", controller.name.as_str()), ("front_end", front_end)];
-        page.sample("nvlane_controller_sessions", &labels, controller.sessions);
+        page.sample("nvlane_controller_sessions", &labels, controller.sessions.len());
     }
     page.family("nvlane_controller_queues", "gauge", "Queues of a controller that are served.");
     for controller in &controllers {
-        page.sample("nvlane_controller_queues", &[("controller", &controller.name)], controller.queues);
+        page.sample(
+            "nvlane_controller_queues",
+            &[("controller", &controller.name)],
+            controller.sessions.iter().map(|session| session.queues).sum::<usize>(),
+        );
     }
 }
 
