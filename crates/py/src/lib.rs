@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use nvlane_target::control;
+use nvlane_target::control::{load, table};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 /// What `nvlane._native` holds; `src/nvlane/_native.pyi` is its typed description.
@@ -12,18 +13,23 @@ mod _native {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_export]
-    use super::{aliases, methods};
+    use super::{aliases, check_config, methods};
 }
 
 #[pyfunction]
 fn methods() -> Vec<&'static str> {
-    control::methods().names(None, false)
+    table().names(None, false)
 }
 
 #[pyfunction]
 fn aliases() -> HashMap<&'static str, &'static str> {
-    let methods = control::methods();
+    let methods = table();
     let pairs =
         methods.names(None, true).into_iter().filter_map(|name| Some((name, methods.current_name(name)?)));
     pairs.collect()
+}
+
+#[pyfunction]
+fn check_config(text: &str) -> PyResult<()> {
+    load::check(text).map_err(PyValueError::new_err)
 }

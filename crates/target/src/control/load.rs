@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::configuration::{Call, Missing};
 use super::core::Core;
 use super::message::{RpcError, code};
-use super::method::When;
+use super::method::{Methods, When};
 use super::parameters::Parameters;
 
 /// One call of a configuration, and where it stands.
@@ -76,6 +76,20 @@ fn line_of(text: &str, value: &RawValue) -> usize {
     text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
+/// Whether a configuration can be read and names only methods that there are; the error says where not.
+pub fn check(text: &str) -> Result<(), String> {
+    all_known(&parse(text)?, &super::table())
+}
+
+fn all_known(entries: &[Entry], methods: &Methods) -> Result<(), String> {
+    match entries.iter().find(|entry| methods.when(&entry.method).is_none()) {
+        None => Ok(()),
+        Some(entry) => {
+            Err(format!("line {}: there is no method {} ({})", entry.line, entry.method, entry.subsystem))
+        }
+    }
+}
+
 /// What to do when a device cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strictness {
@@ -87,13 +101,7 @@ pub enum Strictness {
 
 /// Carries out the calls that belong before `framework_start_init`, then, unless `wait`, the others.
 pub fn run(core: &mut Core, entries: Vec<Entry>, strictness: Strictness, wait: bool) -> Result<(), String> {
-    let unknown = entries.iter().find(|entry| core.methods.when(&entry.method).is_none());
-    if let Some(entry) = unknown {
-        return Err(format!(
-            "line {}: there is no method {} ({})",
-            entry.line, entry.method, entry.subsystem
-        ));
-    }
+    all_known(&entries, &core.methods)?;
     let (startup, rest): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| core.methods.when(&entry.method) == Some(When::Startup));
     carry_out(core, startup, strictness)?;

@@ -27,3 +27,8 @@ pub mod sockets;
 pub fn methods() -> method::Methods {
     method::Methods::new(methods::TABLES, aliases::ALIASES)
 }
+
+/// All methods and their old names.
+pub fn table() -> method::Methods {
+    method::Methods::new(methods::TABLES, aliases::ALIASES)
+}
