@@ -181,7 +181,7 @@ def test_a_run_with_that_name(run: Program) -> None:
     assert twice.returncode == 1
     assert "runs already" in twice.stderr
     shown = said(run("status", "--json"))
-    assert [(seen["machine"], seen["state"]) for seen in shown] == [("t0", "up")]
+    assert [(seen["run"], seen["state"]) for seen in shown] == [("t0", "up")]
     attached = run("verify", "t0")
     assert attached.returncode == 1
     assert "is a target without a machine" in attached.stderr

@@ -46,9 +46,7 @@ def target() -> None:
 @_name
 @click.option("--malloc", default="", metavar="SIZE", help="Serve memory of this size.")
 @click.option("--null", default="", metavar="SIZE", help="Serve a device of this size that keeps nothing.")
-@click.option(
-    "--file", default="", type=click.Path(resolve_path=True), metavar="PATH", help="Serve a raw file or block device."
-)
+@click.option("--file", type=click.Path(resolve_path=True), metavar="PATH", help="Serve a raw file or block device.")
 @click.option("--size", default="", metavar="SIZE", help="Create the file with this size.")
 @click.option(
     "--drive", default="", metavar="DRIVE", help="Serve a drive (PCI address or serial:S); it goes to vfio-pci."
@@ -68,7 +66,6 @@ def target() -> None:
 @click.option("--cores", default="", metavar="CPUS", help="A reactor on each of these, as 0-3 or 0xf.")
 @click.option(
     "--config",
-    default="",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     metavar="FILE",
     help="JSON-RPC calls to begin with, as SPDK's save_config writes them.",
@@ -126,8 +123,8 @@ def _only_ended(seen: SeenTarget, options: dict[str, Any]) -> None:
 
 
 def _wanted(
-    name: str, *, malloc: str, null: str, file: str, size: str, drive: str, namespace: int, frontend: str,
-    block_size: int, read_only: bool, cores: str, config: str, opens: tuple[str, ...], no_confine: bool,
+    name: str, *, malloc: str, null: str, file: str | None, size: str, drive: str, namespace: int, frontend: str,
+    block_size: int, read_only: bool, cores: str, config: str | None, opens: tuple[str, ...], no_confine: bool,
 ) -> WantedTarget:  # fmt: skip
     import re
 
@@ -146,7 +143,7 @@ def _wanted(
             source = VhostUser(
                 malloc=parse_size(malloc) if malloc else 0,
                 null=parse_size(null) if null else 0,
-                file=file,
+                file=file or "",
                 size=parse_size(size) if size else 0,
                 drive=normal_drive(drive) if drive else "",
                 namespace=namespace,
@@ -157,7 +154,7 @@ def _wanted(
             )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return WantedTarget(name=name, source=source, cores=on, config=config, opens=opens, sandbox=not no_confine)
+    return WantedTarget(name=name, source=source, cores=on, config=config or "", opens=opens, sandbox=not no_confine)
 
 
 @target.command()

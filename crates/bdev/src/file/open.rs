@@ -1,6 +1,6 @@
 //! Opening what a bdev lies on, and finding out what it can do.
 
-use std::fs::File;
+use std::fs::{File, FileTimes};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -124,6 +124,11 @@ fn regular(path: &Path, block_size: Option<u32>, read_only: bool) -> Result<Open
     // The lock belongs to the open file description, so the file is switched to O_DIRECT and not opened again.
     let memory = if in_memory { 0 } else { switch_to_direct(&file, block_size, page) };
     let unmaps = !read_only && raw::punches_holes(&file, metadata.len());
+    if let Some(was) = metadata.modified().ok().filter(|_| unmaps) {
+        // The hole beyond the end is no change of the file, though the kernel dates it so (file_modified): whoever made
+        // the file may want to know whether anything was written. Only its owner may date it; else the new date stays.
+        let _ = file.set_times(FileTimes::new().set_modified(was));
+    }
     Ok(Opened {
         file,
         path: path.to_owned(),
