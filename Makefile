@@ -56,7 +56,17 @@ bench-target:
 # A build of its own: with --cfg loom the atomics are loom's, and nothing else than its models can run.
 loom:
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom \
-		cargo test --locked --release --lib -p nvlane-ring -p nvlane-target model
+		cargo test --locked --release --lib -p nvlane-ring -p nvlane-target loom
+
+# What is found goes to target/fuzz; from there a person takes into fuzz/corpus what is worth keeping.
+FUZZ_SECONDS := 60
+fuzz:
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || \
+		{ echo 'make fuzz needs: rustup toolchain install nightly; cargo install cargo-fuzz' >&2; exit 1; }
+	@cd fuzz && for name in $$(cargo +nightly fuzz list); do \
+		mkdir -p ../target/fuzz/$$name && \
+		cargo +nightly fuzz run $$name ../target/fuzz/$$name corpus/$$name -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 man:
 	@tools/prepare run

@@ -110,7 +110,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod model {
+mod loom_model {
     use super::*;
     use loom::sync::{Arc, Condvar};
     use loom::thread;

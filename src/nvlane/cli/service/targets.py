@@ -29,6 +29,7 @@ from nvlane.qemu import inspect
 from nvlane.spec.nearest import nearest
 from nvlane.spec.validate import check as check_spec
 from nvlane.targets.native_module import check_config
+from nvlane.targets.program import packaged_target
 from nvlane.targets.table import ENGINES
 from nvlane.wire.qmp import Qmp
 
@@ -152,11 +153,7 @@ def start_again(world: World, seen: SeenTarget, tell: Tell) -> SeenTarget:
             f"the guest of {seen.name} would lose its disk: {seen.step.engine} keeps nothing of what is in flight",
             remedy='engine = "nvlane" does; or bring the machine down and up again',
         )
-    facts = read_host(world, probe_kvm=False)
-    problem, remedy = engine.problem(facts, "null")
-    if problem:
-        raise HostError(problem, remedy=remedy)
-    step = dataclasses.replace(seen.step, binary=engine.binary(facts))
+    step = dataclasses.replace(seen.step, binary=_program_today(world, seen.step))
     tell.phase(f"starting {seen.name} in the place of process {seen.pid}" if seen.pid else f"starting {seen.name}")
     with world.store.open(seen.run.name) as journal, world.store.host_lock():
         operation = world.operations.forward[StartTarget]
@@ -166,6 +163,14 @@ def start_again(world: World, seen: SeenTarget, tell: Tell) -> SeenTarget:
     if again.machine is not None and machine_pid(world, again.run):
         _wait_for_guest(world, again, again.machine, tell)
     return again
+
+
+def _program_today(world: World, step: StartTarget) -> str:
+    """The program of this nvlane, which may be newer than the one that the target was started with."""
+    path = packaged_target()
+    if not world.host.exists(path):
+        raise HostError(f"cannot start {step.name} anew: there is no {path}", remedy="make install-tools builds it")
+    return path
 
 
 def _wait_for_guest(world: World, seen: SeenTarget, machine: MachineRecord, tell: Tell) -> None:
