@@ -107,8 +107,9 @@ def ways_to_spoil(method: str, good: dict[str, Any]) -> Iterator[tuple[str, Any]
             yield f"{key} is {other!r}", {**good, key: other}
 
 
+@pytest.mark.usefixtures("peer")
 @pytest.mark.parametrize("method", GOOD)
-def test_what_cannot_be_decoded_is_refused_as_spdk_does(target: Target, peer: Peer, method: str) -> None:
+def test_what_cannot_be_decoded_is_refused_as_spdk_does(target: Target, method: str) -> None:
     wire = Wire(target)
     for what, params in ways_to_spoil(method, GOOD[method]):
         reply = wire.call(method, params)
@@ -117,7 +118,8 @@ def test_what_cannot_be_decoded_is_refused_as_spdk_does(target: Target, peer: Pe
     wire.socket.close()
 
 
-def test_a_key_that_is_given_twice(target: Target, peer: Peer) -> None:
+@pytest.mark.usefixtures("peer")
+def test_a_key_that_is_given_twice(target: Target) -> None:
     wire = Wire(target)
     wire.send('{"method":"bdev_null_create","params":{"name":"a","name":"b","num_blocks":8,"block_size":512},"id":1}')
     assert wire.reply()["error"]["code"] == -32603
@@ -125,6 +127,7 @@ def test_a_key_that_is_given_twice(target: Target, peer: Peer) -> None:
     assert wire.reply()["error"]["code"] == -32603
 
 
+@pytest.mark.usefixtures("peer")
 @pytest.mark.parametrize(
     ("method", "params", "code"),
     [
@@ -162,13 +165,17 @@ def test_a_key_that_is_given_twice(target: Target, peer: Peer) -> None:
         ("save_config", {}, -32601),
     ],
 )
-def test_what_is_decoded_and_makes_no_sense(target: Target, peer: Peer, method: str, params: Any, code: int) -> None:
+def test_what_is_decoded_and_makes_no_sense(target: Target, method: str, params: Any, code: int) -> None:
     reply = Wire(target).call(method, params)
     assert reply.get("error", {}).get("code") == code, reply
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8) | st.sampled_from(["M", "N", "s0", "b0"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.text(max_size=8)
+    | st.sampled_from(["M", "N", "s0", "b0"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )
@@ -176,7 +183,7 @@ _JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from([m for m in GOOD if m.endswith("_create")]), seed=st.integers(0, 2**32), value=_JSON)
-def test_a_wrong_value_anywhere_makes_nothing(target: Target, peer: Peer, method: str, seed: int, value: Any) -> None:
+def test_a_wrong_value_anywhere_makes_nothing(peer: Peer, method: str, seed: int, value: Any) -> None:
     key = random.Random(seed).choice(list(GOOD[method]))
     if method.startswith("bdev_error") or (key in ("name", "filename") and isinstance(value, str)):
         return

@@ -91,7 +91,10 @@ def test_stacked_bdevs_go_with_their_base(peer: Peer) -> None:
     assert bdev(peer, "base")["claimed"] is True
     assert peer("bdev_delay_update_latency", delay_bdev_name="slow", latency_type="p99_read", latency_us=50) is True
     assert bdev(peer, "slow")["driver_specific"]["delay"]["p99_read_latency"] == 50
-    assert error(peer, "bdev_delay_update_latency", delay_bdev_name="base", latency_type="p99_read", latency_us=1)[0] == -32600
+    assert (
+        error(peer, "bdev_delay_update_latency", delay_bdev_name="base", latency_type="p99_read", latency_us=1)[0]
+        == -32600
+    )
     for kind, fault in [("read", "failure"), ("all", "pending"), ("write", "nomem"), ("clear", "failure")]:
         assert peer("bdev_error_inject_error", name="EE_slow", io_type=kind, error_type=fault) is True
     assert peer("bdev_error_resume_pending", name="EE_slow") is True
@@ -113,7 +116,9 @@ def test_limits(peer: Peer) -> None:
 
 def test_blk_controllers(target: Target, peer: Peer) -> None:
     peer("bdev_null_create", name="N", **BLOCKS)
-    assert peer("vhost_create_blk_controller", ctrlr="vm0", dev_name="N", cpumask="[0]", unknown_is_passed_over=1) is True
+    assert (
+        peer("vhost_create_blk_controller", ctrlr="vm0", dev_name="N", cpumask="[0]", unknown_is_passed_over=1) is True
+    )
     assert target.socket("vm0").stat().st_mode & 0o7777 == 0o600
     assert peer("vhost_controller_set_coalescing", ctrlr="vm0", delay_base_us=20, iops_threshold=1000) is True
     [found] = peer("vhost_get_controllers", name="vm0")
