@@ -127,18 +127,36 @@ fn walk(
 
 /// Copies `length` bytes; the one copy that all others are made of.
 ///
+/// `rep movsb` is as fast as the best vector loop for 4 KiB out of cold memory on processors that have ERMS (all since
+/// Ivy Bridge and Zen 3), and needs no choice by processor; for a request's header it is too slow to start.
+///
 /// # Safety
 /// Both ranges are mapped, readable and writable respectively, and do not overlap. Others may change them meanwhile.
 #[inline(always)]
 pub unsafe fn bytes(from: *const u8, to: *mut u8, length: usize) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's promise; the direction flag is clear (the ABI says so).
+    // SAFETY: the caller's promise. Two moves of 16 bytes, the second ending where the range ends, cover 16 to 32 bytes;
+    // the direction flag is clear (the ABI says so).
     unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
-            options(nostack, preserves_flags)
-        );
+        if length >= 16 && length <= 32 {
+            std::arch::asm!(
+                "movups {first}, [{from}]",
+                "movups {last}, [{from} + {length} - 16]",
+                "movups [{to}], {first}",
+                "movups [{to} + {length} - 16], {last}",
+                from = in(reg) from, to = in(reg) to, length = in(reg) length,
+                first = out(xmm_reg) _, last = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+        } else if length == 1 {
+            to.write_volatile(from.read_volatile());
+        } else {
+            std::arch::asm!(
+                "rep movsb",
+                inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags)
+            );
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: the caller's promise.
@@ -209,6 +227,18 @@ mod tests {
         assert_eq!(zero(&parts, 6, 10), 10);
         assert_eq!(copy_in(&parts, 4, &mut back[..14]), 14);
         assert_eq!(back[..14], [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 13]);
+    }
+
+    #[test]
+    fn every_length() {
+        let from: Vec<u8> = (1..=100).collect();
+        for length in 0..=100 {
+            let mut to = [0u8; 102];
+            let parts = segments(&mut to[1..101], &[100]);
+            assert_eq!(copy_out(&from[..length], &parts, 0), length);
+            assert_eq!(to[1..=length], from[..length]);
+            assert!(to[length + 1..].iter().all(|&byte| byte == 0) && to[0] == 0, "{length}");
+        }
     }
 
     #[test]
