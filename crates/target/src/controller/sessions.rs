@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use super::Backing;
+use nvlane_vhost_user::features::protocol;
+
+use super::{Backing, Kind};
 use crate::events::Readiness;
 use crate::reactor::QueueId;
 use crate::session::{Interest, Owner, QueueParts, Session};
@@ -32,6 +34,9 @@ pub(crate) struct Sessions {
     listener: Option<UnixListener>,
     entries: Vec<Entry>,
     next: u32,
+    /// The listener is not waited for until the next check: without a descriptor to accept with it would be ready for
+    /// ever.
+    deaf: bool,
 }
 
 const LISTENER: u64 = 0;
@@ -42,7 +47,7 @@ impl Sessions {
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new()?;
         epoll.add(listener.as_fd(), LISTENER, Readiness::Read.flags())?;
-        Ok(Sessions { epoll, listener: Some(listener), entries: Vec::new(), next: 1 })
+        Ok(Sessions { epoll, listener: Some(listener), entries: Vec::new(), next: 1, deaf: false })
     }
 
     /// The front ends that are connected: the number of each, and how many of its queues are served.
@@ -86,6 +91,9 @@ impl Sessions {
 
     /// To be called about once a second: memory that has vanished, queues that do not drain.
     pub fn check(&mut self, backing: &mut Backing) {
+        if let (true, Some(listener)) = (self.deaf, &self.listener) {
+            self.deaf = self.epoll.add(listener.as_fd(), LISTENER, Readiness::Read.flags()).is_err();
+        }
         self.with(backing, |_| true, Session::check);
         self.settle(backing);
     }
@@ -115,7 +123,11 @@ impl Sessions {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => return log::error!("a front end cannot be connected: {error}"),
+                Err(error) => {
+                    log::error!("a front end cannot be connected: {error}");
+                    self.deaf = self.epoll.remove(listener.as_fd()).is_ok();
+                    return;
+                }
             };
             if self.entries.len() >= MAX_SESSIONS {
                 log::error!("a front end is turned away: {MAX_SESSIONS} are connected to this controller");
@@ -224,6 +236,14 @@ struct Desk<'a> {
 impl Owner for Desk<'_> {
     fn features(&self) -> u64 {
         self.backing.features()
+    }
+
+    fn protocol_features(&self) -> u64 {
+        match self.backing.kind {
+            Kind::Blk(_) => protocol::STORAGE,
+            // QEMU keeps the configuration space of vhost-user-scsi itself and warns of a back end that offers one.
+            Kind::Scsi(_) => protocol::STORAGE & !protocol::CONFIG,
+        }
     }
 
     fn queues(&self) -> u16 {

@@ -12,6 +12,8 @@
 //! of what is in flight stays as it is. Saying «stopped» instead would be a lie that costs a write: the front end would
 //! resubmit or migrate while the request may still end.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod inflight;
 mod memory;
 mod owner;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nvlane_ring::Queue;
+use nvlane_vhost_user::features::protocol;
 
 use crate::reactor::Log;
 
@@ -17,6 +18,11 @@ pub trait Owner {
     /// Features of the device, and RING_PACKED if packed rings may be used. What belongs to rings in general and to
     /// vhost-user is added by the session.
     fn features(&self) -> u64;
+
+    /// Protocol features of the device.
+    fn protocol_features(&self) -> u64 {
+        protocol::STORAGE
+    }
 
     /// How many queues a front end may use at most.
     fn queues(&self) -> u16;

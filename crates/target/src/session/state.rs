@@ -156,8 +156,8 @@ impl State {
         match message {
             Message::GetFeatures => number(offered(owner)),
             Message::SetFeatures(features) => self.set_features(features, owner).into(),
-            Message::GetProtocolFeatures => number(protocol::STORAGE),
-            Message::SetProtocolFeatures(features) => self.set_protocol_features(features).into(),
+            Message::GetProtocolFeatures => number(owner.protocol_features()),
+            Message::SetProtocolFeatures(features) => self.set_protocol_features(features, owner).into(),
             Message::SetOwner => Outcome::Done,
             Message::ResetOwner => {
                 self.vrings.iter_mut().for_each(|vring| vring.enabled = false);
@@ -223,8 +223,8 @@ impl State {
         Ok(())
     }
 
-    fn set_protocol_features(&mut self, features: u64) -> Result<(), String> {
-        let strange = features & !protocol::STORAGE;
+    fn set_protocol_features(&mut self, features: u64, owner: &dyn Owner) -> Result<(), String> {
+        let strange = features & !owner.protocol_features();
         if strange != 0 {
             return Err(format!("protocol features {strange:#x} were not offered"));
         }
