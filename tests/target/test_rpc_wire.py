@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as bytes: pieces, several requests in one write, batches, notifications, limits, slow and broken clients."""
+"""JSON-RPC 2.0 as bytes: pieces, several requests in one write, batches, notifications, limits, slow clients."""
 
 from __future__ import annotations
 
