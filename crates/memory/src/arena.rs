@@ -41,6 +41,7 @@ pub fn size() -> io::Result<usize> {
 }
 
 /// Whether an address lies in the arena. Safe to call in a signal handler.
+#[inline]
 pub fn contains(address: usize) -> bool {
     address < END.load(Ordering::Acquire) && address >= BASE.load(Ordering::Relaxed)
 }

@@ -14,7 +14,12 @@ impl NvmeError {
 
     /// The system refused something.
     pub fn system(what: impl std::fmt::Display, error: &io::Error) -> Self {
-        Self::new(error.raw_os_error().unwrap_or(libc::EIO), format!("{what}: {error}"))
+        let errno = error.raw_os_error().unwrap_or(match error.kind() {
+            io::ErrorKind::OutOfMemory => libc::ENOMEM,
+            io::ErrorKind::InvalidInput => libc::EINVAL,
+            _ => libc::EIO,
+        });
+        Self::new(errno, format!("{what}: {error}"))
     }
 
     /// The device is not there any more.

@@ -19,18 +19,11 @@ pub struct DmaBuffer {
 
 impl DmaBuffer {
     /// # Errors
-    /// When memory or locked memory is short; the message has the numbers.
+    /// When memory is short, or may not be locked (`vfio::space` says it with numbers).
     pub fn new(bytes: usize) -> Result<Self, NvmeError> {
         let memory = HostMemory::for_dma(bytes).map_err(|error| {
-            let limit = match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
-                Some(bytes) => format!("{} KiB", bytes / 1024),
-                None => "unlimited".to_owned(),
-            };
             NvmeError::system(
-                format_args!(
-                    "no {bytes} bytes of memory for a drive to read and write (limit of locked memory: {limit}; \
-                     'ulimit -l', RLIMIT_MEMLOCK)"
-                ),
+                format_args!("no {bytes} bytes of memory for a drive to read and write"),
                 &error,
             )
         })?;

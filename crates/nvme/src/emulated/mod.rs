@@ -5,6 +5,7 @@
 
 mod admin;
 mod fault;
+pub mod fuzz;
 mod identify;
 mod media;
 mod processor;

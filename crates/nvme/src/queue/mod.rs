@@ -62,7 +62,8 @@ pub struct Qpair {
     trackers: Trackers,
     splits: Splits,
     staging: Staging,
-    /// log2 of bytes in a block, blocks in a command with data, the boundary's mask or 0.
+    /// The namespace's identifier, log2 of bytes in a block, blocks in a command with data, the boundary's mask or 0.
+    id: u32,
     shift: u32,
     max_blocks: u64,
     boundary: u64,
@@ -88,6 +89,7 @@ impl Qpair {
         let staging = Staging::new(trackers, limits.max_transfer)?;
         let boundary = u64::from(namespace.data.optimal_boundary);
         Ok(Self {
+            id: namespace.id,
             shift: u32::from(namespace.block_shift),
             max_blocks: (staging.max_transfer >> namespace.block_shift).clamp(1, 65536) as u64,
             // Linux too goes by powers of two only (drivers/nvme/host/core.c, nvme_set_chunk_sectors).
@@ -134,10 +136,10 @@ impl Qpair {
             }
             let Some(slot) = self.trackers.peek() else { return Submission::Busy };
             let bytes = (io.blocks << self.shift) as usize;
-            if let Some((first, second)) = self.staging.describe(slot, io.segments.iter().copied(), bytes) {
+            if let Some(prps) = self.staging.describe(slot, io.segments.iter().copied(), bytes) {
                 let opcode = if io.kind == IoKind::Read { opcode::READ } else { opcode::WRITE };
-                let command = Command::blocks(opcode, self.namespace.id, io.lba, io.blocks as u32);
-                self.send(command.with_prps(first, second), io.token);
+                let (id, lba, blocks) = (self.id, io.lba, io.blocks as u32);
+                self.send(|identifier| Command::data(opcode, id, lba, blocks, prps, identifier), io.token);
                 self.in_flight += 1;
                 return Submission::Pending;
             }
@@ -177,13 +179,13 @@ impl Qpair {
         self.boundary != 0 && (lba & (self.boundary - 1)) + blocks > self.boundary
     }
 
-    #[inline]
-    fn send(&mut self, command: Command, token: u64) -> &mut tracker::Tracker {
+    #[inline(always)]
+    fn send(&mut self, make: impl FnOnce(u16) -> Command, token: u64) -> &mut tracker::Tracker {
         if self.in_flight == 0 {
             // Nobody has looked at the clock meanwhile.
             self.tick = self.link.tick();
         }
-        let tracker = self.trackers.take(command, token, self.tick);
+        let tracker = self.trackers.take(make, token, self.tick);
         if let Some(rings) = &mut self.rings {
             rings.push(&tracker.command);
         }
@@ -232,7 +234,7 @@ impl Qpair {
             if self.rings.is_none() || !split.is_hungry() {
                 return;
             }
-            let id = self.namespace.id;
+            let id = self.id;
             let mut bounce = None;
             let (command, blocks) = match split.kind {
                 IoKind::Flush => (Command::new(opcode::FLUSH, id), 1),
@@ -278,7 +280,7 @@ impl Qpair {
             split.lba += blocks;
             split.blocks -= blocks;
             split.outstanding += 1;
-            let tracker = self.send(command, 0);
+            let tracker = self.send(|identifier| command.with_identifier(identifier), 0);
             (tracker.split, tracker.bounce, tracker.offset, tracker.bytes) = (index, bounce, offset, bytes);
         }
     }

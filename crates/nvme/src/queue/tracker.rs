@@ -59,13 +59,13 @@ impl Trackers {
         self.free.last().copied()
     }
 
-    /// Takes the slot that `peek` named.
-    #[inline]
-    pub fn take(&mut self, command: Command, token: u64, tick: u32) -> &mut Tracker {
+    /// Takes the slot that `peek` named, for the command that `make` makes of an identifier.
+    #[inline(always)]
+    pub fn take(&mut self, make: impl FnOnce(u16) -> Command, token: u64, tick: u32) -> &mut Tracker {
         let slot = self.free.pop().unwrap_or_default();
         let tracker = &mut self.slots[usize::from(slot)];
         tracker.identifier = tracker.identifier.wrapping_add(1 << self.slot_bits);
-        tracker.command = command.with_identifier(tracker.identifier);
+        tracker.command = make(tracker.identifier);
         tracker.active = true;
         tracker.retries = 0;
         tracker.late = false;
@@ -127,11 +127,11 @@ mod tests {
     #[test]
     fn an_identifier_is_good_for_one_life() {
         let mut trackers = Trackers::new(5);
-        let first = trackers.take(Command::default(), 1, 0).identifier;
+        let first = trackers.take(|id| Command::default().with_identifier(id), 1, 0).identifier;
         let slot = trackers.find(first).unwrap();
         trackers.release(slot);
         assert_eq!(trackers.find(first), None, "answered already");
-        let second = trackers.take(Command::default(), 2, 0).identifier;
+        let second = trackers.take(|id| Command::default().with_identifier(id), 2, 0).identifier;
         assert_ne!(first, second);
         assert_eq!((trackers.find(first), trackers.find(second)), (None, Some(slot)));
         assert_eq!(trackers.renew(slot, 3).identifier(), trackers.get(slot).identifier);
@@ -142,8 +142,9 @@ mod tests {
     #[test]
     fn all_slots_are_given_and_taken_back() {
         let mut trackers = Trackers::new(4);
-        let ids: Vec<u16> =
-            (0..4).map(|token| trackers.take(Command::default(), token, 0).identifier).collect();
+        let ids: Vec<u16> = (0..4)
+            .map(|token| trackers.take(|id| Command::default().with_identifier(id), token, 0).identifier)
+            .collect();
         assert_eq!(trackers.peek(), None);
         for id in ids {
             let slot = trackers.find(id).unwrap();
