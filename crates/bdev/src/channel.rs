@@ -157,6 +157,11 @@ impl Channel {
         }
     }
 
+    /// Reads and writes are copies that are made within `submit`: their length is their time.
+    pub fn copies(&self) -> bool {
+        matches!(self.backend, Backend::Malloc(_))
+    }
+
     pub fn stats(&self) -> &Arc<ChannelStats> {
         &self.stats
     }

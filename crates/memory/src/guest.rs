@@ -203,8 +203,17 @@ impl Region {
 }
 
 impl Hint {
+    /// Brings the cache line of a guest address closer, if it lies in the region; otherwise nothing happens.
     #[inline(always)]
-    fn find(&self, address: u64, length: u64) -> Option<(*mut u8, u64)> {
+    pub fn prefetch(&self, address: u64) {
+        if let Some((base, _)) = self.find(address, 1) {
+            crate::copy::prefetch(base);
+        }
+    }
+
+    /// Where a guest address is, and how many of `length` bytes lie there in one piece; none beyond the region.
+    #[inline(always)]
+    pub fn find(&self, address: u64, length: u64) -> Option<(*mut u8, u64)> {
         let offset = address.wrapping_sub(self.start);
         if offset >= self.size {
             return None;

@@ -90,6 +90,14 @@ impl Table {
         }
     }
 
+    /// The address in the first entry of what may be a table, for fetching it: nothing is promised about it.
+    #[inline(always)]
+    pub fn peek(hint: &Hint, address: u64) -> Option<u64> {
+        let base = hint.find(address, 8).filter(|&(base, found)| found == 8 && base as usize % 8 == 0)?.0;
+        // SAFETY: eight bytes in a region of the table that the hint came from, aligned, as was just checked.
+        Some(unsafe { &*base.cast::<AtomicU64>() }.load(Ordering::Relaxed))
+    }
+
     /// Both words of an entry, each read once.
     #[inline(always)]
     pub fn entry(&self, index: u32) -> (u64, u64) {

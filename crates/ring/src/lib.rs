@@ -59,6 +59,10 @@ pub trait Ring {
     /// with nothing to show, so that the barrier it needs is not paid under load.
     fn publish(&mut self) -> bool;
 
+    /// Shows the driver what was completed since the last time, and decides nothing: a driver that polls goes on with it
+    /// while more is being done. [`publish`](Ring::publish) has to follow in the same iteration.
+    fn show(&mut self);
+
     /// Asks the driver not to kick: it is being polled.
     fn suppress(&mut self);
 
@@ -120,6 +124,9 @@ impl Ring for Queue {
     }
     fn publish(&mut self) -> bool {
         either!(self, ring => ring.publish())
+    }
+    fn show(&mut self) {
+        either!(self, ring => ring.show());
     }
     fn suppress(&mut self) {
         either!(self, ring => ring.suppress());

@@ -39,6 +39,18 @@ impl Call {
         call
     }
 
+    /// Whether as many more may be shown before something is decided.
+    #[inline(always)]
+    pub fn room_for(&self, count: u32) -> bool {
+        self.open + count <= LARGEST
+    }
+
+    /// `count` more were shown, and nothing is decided about them yet.
+    #[inline(always)]
+    pub fn later(&mut self, count: u32) {
+        self.open += count;
+    }
+
     /// Decides what is open.
     #[inline(always)]
     pub fn settle(&mut self, wanted: impl Fn(u32) -> bool) -> bool {

@@ -49,6 +49,8 @@ pub(super) struct Slot {
     kick: bool,
     /// Something is under way, or was refused.
     poll: bool,
+    /// Its operations are copies.
+    copies: bool,
     /// No new operations; leaves when the last has ended.
     pub closing: bool,
 }
@@ -61,6 +63,8 @@ pub(super) struct Channels {
     to_kick: bool,
     /// Some channel may have operations under way.
     active: bool,
+    /// Bytes that were copied by this thread.
+    pub copied: u64,
 }
 
 impl Channels {
@@ -69,7 +73,9 @@ impl Channels {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Box::new(Slot { channel, kick: false, poll: false, closing: false }));
+        let copies = channel.copies();
+        self.slots[index] =
+            Some(Box::new(Slot { channel, kick: false, poll: false, copies, closing: false }));
     }
 
     pub fn get(&mut self, slot: u32) -> Option<&mut Slot> {
@@ -137,6 +143,9 @@ impl Channels {
         let submitted = slot.channel.submit(request);
         slot.kick = true;
         self.to_kick = true;
+        if slot.copies {
+            self.copied += request.length;
+        }
         // After a refusal, too: a limit is looked at anew by `poll`.
         if !matches!(submitted, Submitted::Done(_)) {
             slot.poll = true;

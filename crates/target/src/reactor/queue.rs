@@ -16,6 +16,10 @@ use crate::sys;
 /// How many requests of one queue are taken before the next queue has its turn.
 pub(super) const QUANTUM: usize = 32;
 
+/// After so many copied bytes the guest sees what is done, in the middle of a turn: it works on that while the next
+/// copies are made.
+const SHOW: u64 = 4096;
+
 /// A queue to be served: what [`super::Reactors::attach`] takes.
 pub struct QueueWork {
     pub ring: Queue,
@@ -251,6 +255,10 @@ fn take<D: Device, R: Ring>(
             break;
         }
         state.began(ring, chain, step);
+        if channels.copied >= SHOW {
+            channels.copied = 0;
+            ring.show();
+        }
     }
     taken
 }

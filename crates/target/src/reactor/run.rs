@@ -340,7 +340,7 @@ impl Reactor {
     /// Arms every notification, looks again, and sleeps until one comes.
     #[cold]
     fn sleep(&mut self) {
-        if self.detaching > 0 || !self.arm() {
+        if !self.arm() {
             self.disarm();
             return;
         }
@@ -364,7 +364,7 @@ impl Reactor {
 
     /// Everything about a sleep but the sleep. True: it would have come.
     pub fn doze(&mut self) -> bool {
-        let quiet = self.detaching == 0 && self.arm() && self.mailbox.doze();
+        let quiet = self.arm() && self.mailbox.doze();
         self.mailbox.awake();
         self.disarm();
         quiet
@@ -377,9 +377,8 @@ impl Reactor {
             seats[place as usize].as_deref_mut().is_none_or(|seat| {
                 let Core { ring, state } = &mut seat.core;
                 // What does not listen may find chains on its ring and sleep all the same.
-                state.stopped
-                    || !seat.device.listens()
-                    || (state.kick.is_some() && state.is_quiet() && ring.arm())
+                state.is_quiet()
+                    && (state.stopped || !seat.device.listens() || (state.kick.is_some() && ring.arm()))
             })
         }) && self.channels.arm()
     }

@@ -128,3 +128,23 @@ fn an_idle_reactor_uses_no_processor() {
     assert!(share < 0.005, "{:.2} % of a processor", share * 100.0);
     assert_eq!(queues.len(), 16);
 }
+
+/// A queue that leaves while its disk is at work lets the reactor sleep until the disk is done.
+#[test]
+fn a_queue_that_drains_costs_no_processor() {
+    let bdev = slow(300_000);
+    let (reactors, mut queue, id) = started(&bdev, Layout::Packed, true);
+    let asked = queue.ask(IN, 0, &[], 512);
+    notify(&queue.kick).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    reactors.detach(id);
+    std::thread::sleep(Duration::from_millis(20));
+    asleep(&reactors);
+    assert!(reactors.take_back().is_empty(), "it is not drained yet");
+    let start = Instant::now();
+    while reactors.take_back().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    assert_eq!(queue.status(&asked), OK);
+}

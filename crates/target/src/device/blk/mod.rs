@@ -1,6 +1,7 @@
 //! The virtio block device (virtio 1.3, 5.2): one queue's requests, as they come off the ring.
 
 pub mod config;
+pub mod fuzz;
 mod parse;
 mod slot;
 
