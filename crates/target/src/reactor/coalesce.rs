@@ -57,11 +57,7 @@ impl Coalescer {
         self.count += requests;
         if now >= self.window_end {
             let above = self.count.saturating_sub(self.threshold);
-            self.delay = if self.threshold == 0 {
-                self.base
-            } else {
-                self.base.saturating_mul(above) / self.threshold
-            };
+            self.delay = self.base.saturating_mul(above).checked_div(self.threshold).unwrap_or(self.base);
             self.count = 0;
             self.window_end = now + self.window;
         }
