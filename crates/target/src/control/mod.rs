@@ -11,6 +11,7 @@ pub mod configuration;
 pub mod core;
 pub mod cpumask;
 pub mod drives;
+pub mod fuzz;
 pub mod inbox;
 pub mod load;
 pub mod message;
