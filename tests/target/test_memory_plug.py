@@ -43,6 +43,12 @@ def test_memory_comes_and_goes_under_load(kind: str, tmp_path: Path) -> None:
                     )
                     more_rounds(rounds, machine)
                 assert len(machine.monitor.execute("query-memory-devices")) == 3
+                # The guest's kernel has not taken it into use yet, and lets go of it.
+                machine.monitor.execute("device_del", {"id": "dimm1"})
+                machine.monitor.wait_event("DEVICE_DELETED", deadline=30)
+                machine.monitor.execute("object-del", {"id": "more1"})
+                more_rounds(rounds, machine)
+                assert len(machine.monitor.execute("query-memory-devices")) == 2
             # A front end whose memory table is refused is disconnected, and says so.
             log = machine.path("log").read_text(errors="replace") + target.last_words()
             assert "vhost" not in log.lower() and "disconnected" not in log, log

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nvlane_memory::{DirtyLog, GuestMemory, MAX_REGIONS};
-use nvlane_ring::Layout;
+use nvlane_ring::{Layout, VringBase};
 use nvlane_vhost_user::features::{self, protocol};
 use nvlane_vhost_user::{
     BackendChannel, BackendMessage, Inflight, LogArea, Message, Reply, VringAddress, VringState,
@@ -273,13 +273,11 @@ impl State {
 
     /// Stops a ring and says where it stands. There is no way to say that it failed.
     fn get_base(&mut self, index: u32) -> Outcome {
-        let num = match self.vring(index) {
-            Ok(vring) => {
-                vring.stop();
-                vring.base.unwrap_or(0)
-            }
-            Err(_) => 0,
-        };
+        let beginning = VringBase::start(self.layout()).0;
+        let num = self.vring(index).map_or(beginning, |vring| {
+            vring.stop();
+            vring.base.unwrap_or(beginning)
+        });
         Outcome::Reply(Reply::Vring(VringState { index, num }))
     }
 
@@ -363,10 +361,10 @@ impl State {
         }
     }
 
-    /// Reads what front ends answer on the channel without being asked to.
+    /// Sends what the channel had no room for, and reads what front ends answer on it without being asked to.
     pub fn drain_channel(&mut self) {
         let Some(channel) = &mut self.channel else { return };
-        if !channel.drain().unwrap_or(false) {
+        if channel.flush().is_err() || !channel.drain().unwrap_or(false) {
             self.channel = None;
         }
     }

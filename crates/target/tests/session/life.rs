@@ -82,6 +82,15 @@ fn the_base_is_said_only_when_nothing_is_in_flight() {
 }
 
 #[test]
+fn a_ring_that_never_ran_stands_at_the_beginning() {
+    for packed in [false, true] {
+        let (_server, mut client) = Server::start();
+        negotiate(&mut client, packed);
+        assert_eq!(client.stop_vring(2).unwrap(), Driver::new(2, packed).base());
+    }
+}
+
+#[test]
 fn a_ring_is_served_only_while_enabled() {
     let (server, mut client, guest, mut driver) = running(true);
     client.call(&Message::SetVringEnable(0, false)).unwrap();
