@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -271,3 +272,9 @@ def test_spdks_command_line(target: Target, image: Path) -> None:
     config = json.loads(rpc("save_config"))
     assert [part["subsystem"] for part in config["subsystems"]] == ["bdev", "scsi", "vhost_blk", "vhost_scsi"]
     assert json.loads(rpc("save_subsystem_config", "-n", "vhost_blk"))["config"][0]["params"]["ctrlr"] == "vm0"
+
+
+def test_every_method_is_documented(peer: Peer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "target-rpc.md").read_text()
+    table = page.partition("## On the wire")[0]
+    assert set(re.findall(r"`(\w+_\w+)`", table)) >= set(peer("rpc_get_methods"))
