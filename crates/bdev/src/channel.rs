@@ -149,6 +149,12 @@ impl Channel {
         !self.refused && self.backend.arm()
     }
 
+    /// Whether [`Channel::prefetch`] does anything.
+    #[inline]
+    pub fn prefetches(&self) -> bool {
+        matches!(self.backend, Backend::Malloc(_))
+    }
+
     /// Brings what a later request will touch into the cache; costs nothing where that makes no sense.
     #[inline]
     pub fn prefetch(&self, operation: Operation, offset: u64, length: u64) {

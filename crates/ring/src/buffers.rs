@@ -69,6 +69,31 @@ impl Buffers<'_> {
     }
 }
 
+/// The first bytes of a chain, by its first descriptor: a look that changes nothing and may be wrong by the time the chain
+/// is taken. `None`: there is no short way to them.
+#[inline]
+pub(crate) fn peek(
+    memory: &GuestMemory,
+    hint: &mut Hint,
+    mut address: u64,
+    mut length: u32,
+    flags: u16,
+) -> Option<[u8; 16]> {
+    let mut place = |address, length| {
+        let (base, found) = memory.translate_near(hint, address, 16)?;
+        (found == 16 && length >= 16).then_some(base)
+    };
+    if flags & INDIRECT != 0 {
+        let first = Table { base: place(address, length)?, entries: 1 }.entry(0);
+        (address, length) = (first.0, first.1 as u32);
+    }
+    let mut bytes = [0; 16];
+    // SAFETY: 16 bytes in a region of the table, which the caller holds.
+    let segment = unsafe { Segment::new(place(address, length)?, 16) };
+    nvlane_memory::copy::copy_in(&[segment], 0, &mut bytes);
+    Some(bytes)
+}
+
 /// An indirect table, bounded when it was found.
 #[derive(Clone, Copy)]
 pub(crate) struct Table {

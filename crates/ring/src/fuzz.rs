@@ -158,6 +158,7 @@ fn device(mut queue: Queue, guest: &Guest, input: &mut Input, areas: [u64; 3]) {
             }
             _ => {
                 queue.prefetch();
+                queue.ahead();
                 if let Ok(Some(chain)) = queue.pop(&mut segments) {
                     check(&queue, guest, &segments, chain, &chains);
                     chains.push(chain);

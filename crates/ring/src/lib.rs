@@ -76,6 +76,10 @@ pub trait Ring {
     /// Fetches what the next pop reads into the cache.
     fn prefetch(&self);
 
+    /// The first 16 bytes of what the next pop will give, if it is known to be there: a hint for what to fetch into the
+    /// cache meanwhile, and nothing to act upon, since the driver may still change it.
+    fn ahead(&mut self) -> Option<[u8; 16]>;
+
     /// Where the queue stands, for GET_VRING_BASE.
     fn base(&self) -> VringBase;
 
@@ -139,6 +143,9 @@ impl Ring for Queue {
     }
     fn prefetch(&self) {
         either!(self, ring => ring.prefetch());
+    }
+    fn ahead(&mut self) -> Option<[u8; 16]> {
+        either!(self, ring => ring.ahead())
     }
     fn base(&self) -> VringBase {
         either!(self, ring => ring.base())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvlane_memory::{GuestMemory, Hint};
 
 use crate::Ring;
-use crate::buffers::{Buffers, INDIRECT, NEXT, Table, WRITE};
+use crate::buffers::{Buffers, INDIRECT, NEXT, Table, WRITE, peek};
 use crate::chain::{Chain, Segments};
 use crate::config::{QueueConfig, VringBase};
 use crate::error::RingError;
@@ -168,6 +168,7 @@ pub struct Packed {
     indirect: bool,
     call: Call,
     hint: Hint,
+    ahead_hint: Hint,
     busy: Box<[bool]>,
     memory: Arc<GuestMemory>,
     batch: Vec<Done>,
@@ -237,6 +238,7 @@ impl Packed {
             indirect: false,
             call: Call::default(),
             hint: Hint::default(),
+            ahead_hint: Hint::default(),
             busy: vec![false; size].into(),
             memory,
             batch: Vec::with_capacity(size),
@@ -516,6 +518,16 @@ impl Ring for Packed {
     fn prefetch(&self) {
         let at = usize::from(self.next_avail.index) * 2;
         nvlane_memory::copy::prefetch(self.areas.descriptors.wrapping_add(at).cast());
+    }
+
+    #[inline]
+    fn ahead(&mut self) -> Option<[u8; 16]> {
+        let (length, _, flags) = self.areas.load(self.next_avail.index);
+        if flags & (AVAIL | USED) != self.next_avail.available_flags() {
+            return None;
+        }
+        let address = self.areas.word(self.next_avail.index, 0).load(Relaxed);
+        peek(&self.memory, &mut self.ahead_hint, address, length, flags)
     }
 
     fn base(&self) -> VringBase {

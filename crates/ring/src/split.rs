@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvlane_memory::{GuestMemory, Hint};
 
 use crate::Ring;
-use crate::buffers::{Buffers, INDIRECT, NEXT, Table, WRITE};
+use crate::buffers::{Buffers, INDIRECT, NEXT, Table, WRITE, peek};
 use crate::chain::{Chain, Segments};
 use crate::config::{QueueConfig, VringBase};
 use crate::error::RingError;
@@ -118,6 +118,7 @@ pub struct Split {
     indirect: bool,
     call: Call,
     hint: Hint,
+    ahead_hint: Hint,
     /// Which heads are in flight.
     busy: Box<[bool]>,
     memory: Arc<GuestMemory>,
@@ -172,6 +173,7 @@ impl Split {
             indirect: false,
             call: Call::default(),
             hint: Hint::default(),
+            ahead_hint: Hint::default(),
             busy: vec![false; usize::from(areas.size)].into(),
             memory,
             record: None,
@@ -456,6 +458,24 @@ impl Ring for Split {
     #[inline]
     fn prefetch(&self) {
         nvlane_memory::copy::prefetch(self.areas.avail_idx.cast());
+    }
+
+    #[inline]
+    fn ahead(&mut self) -> Option<[u8; 16]> {
+        if self.next_avail == self.seen_avail {
+            return None;
+        }
+        let place = self.next_avail & self.mask;
+        let after = self.areas.available(self.next_avail.wrapping_add(1) & self.mask, 0).load(Relaxed);
+        nvlane_memory::copy::prefetch(self.areas.descriptors.wrapping_add(2 * usize::from(after)).cast());
+        let head = self.areas.available(place, 0).load(Relaxed);
+        if head >= self.areas.size {
+            return None;
+        }
+        let (address, rest) =
+            (self.areas.descriptor(head, 0).load(Relaxed), self.areas.descriptor(head, 1).load(Relaxed));
+        let (address, length, flags, _) = fields(address, rest);
+        peek(&self.memory, &mut self.ahead_hint, address, length, flags)
     }
 
     fn base(&self) -> VringBase {

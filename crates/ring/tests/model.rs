@@ -207,6 +207,7 @@ impl World {
 
     fn pop(&mut self) {
         self.armed = false;
+        self.queue.ahead();
         let popped = self.queue.pop(&mut self.segments).unwrap();
         if self.visible == 0 {
             assert_eq!(popped, None);

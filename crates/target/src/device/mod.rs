@@ -20,6 +20,20 @@ pub trait Device: Send + 'static {
     /// then the same segments come again.
     fn request(&mut self, chain: &Chain, segments: &mut Segments, io: &mut Io<'_>) -> Step;
 
+    /// Whether [`Device::foresee`] is of use now; asked once a turn.
+    #[inline]
+    fn looks_ahead(&self, io: &mut Io<'_>) -> bool {
+        let _ = io;
+        false
+    }
+
+    /// The first bytes of the request after the one that is about to be shown, to fetch into the cache what it will
+    /// need. It may come differently, or not at all.
+    #[inline]
+    fn foresee(&self, header: &[u8; 16], io: &mut Io<'_>) {
+        let _ = (header, io);
+    }
+
     /// An operation that was submitted for chain `id` as `part` has ended.
     fn ended(&mut self, id: u16, part: u16, status: Status, io: &mut Io<'_>) -> Step;
 

@@ -181,6 +181,20 @@ impl Io<'_> {
         self.channels.submit(channel.slot, &Request { operation, offset, length, segments, token })
     }
 
+    /// Whether [`Io::prefetch`] does anything for this channel.
+    #[inline]
+    pub fn prefetches(&mut self, channel: ChannelId) -> bool {
+        self.channels.get(channel.slot).is_some_and(|slot| slot.channel.prefetches())
+    }
+
+    /// Brings what a later operation will touch into the cache.
+    #[inline]
+    pub fn prefetch(&mut self, channel: ChannelId, operation: Operation, offset: u64, length: u64) {
+        if let Some(slot) = self.channels.get(channel.slot) {
+            slot.channel.prefetch(operation, offset, length);
+        }
+    }
+
     /// Whether writes to guest memory have to be told to [`Io::guest_wrote`] (live migration).
     #[inline]
     pub fn logs(&self) -> bool {

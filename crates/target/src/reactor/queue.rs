@@ -239,6 +239,7 @@ fn take<D: Device, R: Ring>(
     segments: &mut Segments,
 ) -> usize {
     let mut taken = 0;
+    let looks_ahead = device.looks_ahead(&mut state.io(channels));
     while taken < QUANTUM && device.wants() {
         let chain = match ring.pop(segments) {
             Ok(Some(chain)) => chain,
@@ -249,6 +250,11 @@ fn take<D: Device, R: Ring>(
             }
         };
         taken += 1;
+        if looks_ahead {
+            if let Some(header) = ring.ahead() {
+                device.foresee(&header, &mut state.io(channels));
+            }
+        }
         let step = device.request(&chain, segments, &mut state.io(channels));
         if step == Step::Busy {
             state.held.push_back(Held { chain, segments: std::mem::take(segments) });

@@ -292,6 +292,24 @@ impl Device for Blk {
         }
     }
 
+    #[inline]
+    fn looks_ahead(&self, io: &mut Io<'_>) -> bool {
+        io.prefetches(self.channel)
+    }
+
+    #[inline]
+    fn foresee(&self, header: &[u8; HEADER], io: &mut Io<'_>) {
+        let header = Header::parse(header);
+        let operation = match header.kind {
+            kind::IN => Operation::Read,
+            kind::OUT => Operation::Write,
+            _ => return,
+        };
+        if let Some(offset) = header.sector.checked_mul(SECTOR) {
+            io.prefetch(self.channel, operation, offset, SECTOR);
+        }
+    }
+
     fn ended(&mut self, id: u16, _part: u16, status: Status, io: &mut Io<'_>) -> Step {
         let slot = &mut self.slots[usize::from(id)];
         slot.note(status);
