@@ -6,3 +6,4 @@ mod inflight;
 mod life;
 mod migration;
 mod server;
+mod whole;
