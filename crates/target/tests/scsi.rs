@@ -221,14 +221,14 @@ fn targets_come_and_go_while_others_work() {
     let under_way = host.begin(2, 0, &read_10(0, 1), &[], 512);
     assert_eq!(host.front_end.add_target(None, malloc("second"), &reactors).unwrap(), 1);
     assert!(host.front_end.add_target(Some(1), malloc("third"), &reactors).is_err());
-    assert_eq!(host.event(), Some(vec![1, 0, 0, 0, 1, 1, 0x40, 0, 0, 0, 0, 0, 1, 0, 0, 0]), "rescan");
+    assert_eq!(host.event(), Some(vec![1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), "rescan");
     assert_eq!(host.command(1, TEST_UNIT_READY, &[], 0).sense(), (6, 0x29, 0));
     assert_eq!(host.command(1, &write_10(0, 1), &[5; 512], 0).status, 0);
     assert!(!host.is_over(&under_way), "the first target hangs, the second does not");
 
     // The slow one goes while its command is under way, which ends as it would have.
     host.front_end.remove_target(0, &reactors).unwrap();
-    assert_eq!(host.event(), Some(vec![1, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 2, 0, 0, 0]), "removed");
+    assert_eq!(host.event(), Some(vec![1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]), "removed");
     assert_eq!(host.command(0, TEST_UNIT_READY, &[], 0).response, 3);
     let answer = host.end(under_way);
     assert_eq!((answer.response, answer.status, answer.residual), (0, 0, 0));
@@ -300,7 +300,7 @@ fn what_the_control_queue_refuses() {
     assert_eq!(host.task(5, 1, 0), 3, "BAD_TARGET");
     assert_eq!(host.task(2, 0, 0), 11, "CLEAR ACA: there is never one");
     assert_eq!(host.task(99, 0, 0), 11);
-    let mut query = vec![1, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0];
+    let mut query = vec![1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0];
     assert_eq!(host.control(&query, 5), [0, 0, 0, 0, 0], "no asynchronous event is supported");
     query[0] = 2;
     query[5] = 3;

@@ -205,7 +205,9 @@ impl Event {
         let mut bytes = [0; EVENT];
         let event = event | if missed { MISSED } else { 0 };
         bytes[0..4].copy_from_slice(&event.to_le_bytes());
-        bytes[4..12].copy_from_slice(&target.map_or([0; 8], Address::of));
+        // Linux takes the two bytes of the LUN as they are for a number (drivers/scsi/virtio_scsi.c,
+        // virtscsi_handle_transport_reset), so here it is the peripheral form, as QEMU and SPDK send it.
+        bytes[4..12].copy_from_slice(&target.map_or([0; 8], |target| [1, target, 0, 0, 0, 0, 0, 0]));
         bytes[12..16].copy_from_slice(&reason.to_le_bytes());
         bytes
     }
@@ -277,8 +279,8 @@ mod tests {
 
     #[test]
     fn events() {
-        assert_eq!(Event::Rescan(3).encode(false), [1, 0, 0, 0, 1, 3, 0x40, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!(Event::Resized(0).encode(true), [3, 0, 0, 0x80, 1, 0, 0x40, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0]);
+        assert_eq!(Event::Rescan(3).encode(false), [1, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(Event::Resized(0).encode(true), [3, 0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0]);
         assert_eq!(Event::None.encode(true)[..4], [0, 0, 0, 0x80]);
     }
 }
