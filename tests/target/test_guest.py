@@ -43,7 +43,7 @@ def test_a_file_system_keeps_what_fio_wrote(machine: Room, kind: str, system: st
     node = machine.guest.block(kind)
     force = "-F" if system == "ext4" else "-f"
     fio = (
-        "fio --name=t --directory=/mnt --size=12m --rw=randwrite --bsrange=512-64k --bs_unaligned=0 --blockalign=512 "
+        "fio --name=t --directory=/mnt --size=6m --rw=randwrite --bsrange=512-64k --bs_unaligned=0 --blockalign=512 "
         "--ioengine=libaio --direct=1 --iodepth=32 --verify=crc32c --verify_fatal=1 --randseed=7 --output=/tmp/fio"
     )
     script = f"""

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 KILLS = int(os.environ.get("NVLANE_KILLS", "15"))
-AREA = 16 * MIB
+AREA = 8 * MIB
 
 
 def begin_fio(machine: Room, kind: str) -> int:

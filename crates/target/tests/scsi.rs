@@ -243,7 +243,7 @@ fn a_new_size_is_told_by_event_and_by_sense() {
     host.offer_events(2);
     bdev.resize(BLOCKS * 2).unwrap();
     assert!(!nvlane_target::controller::FrontEnd::resized(&mut host.front_end, &bdev, &reactors));
-    assert_eq!(host.event(), Some(vec![3, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0]));
+    assert_eq!(host.event(), Some(vec![3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0]));
     assert_eq!(host.command(0, &read_10(0, 1), &[], 512).sense(), (6, 0x2A, 9));
     let capacity = host.command(0, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], 8);
     assert_eq!(capacity.data[..4], (BLOCKS as u32 * 2 - 1).to_be_bytes());
