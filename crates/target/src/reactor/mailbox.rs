@@ -39,8 +39,9 @@ impl<T> Mailbox<T> {
         self.waiting.store(true, Ordering::Release);
         drop(letters);
         fence(Ordering::SeqCst);
-        // Of several posters one wakes.
-        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
+        // Of several posters one wakes. Exchanges on both sides, so that of two one sees the other's whatever the
+        // fences do: loom finds a lost wake-up with a plain store in doze().
+        self.asleep.swap(false, Ordering::AcqRel)
     }
 
     /// The reader's half of every turn of its loop: one load when there is nothing.
@@ -59,7 +60,7 @@ impl<T> Mailbox<T> {
     /// The reader is about to sleep. False: a letter came, do not.
     #[must_use]
     pub fn doze(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
+        self.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) {
             self.asleep.store(false, Ordering::Relaxed);
