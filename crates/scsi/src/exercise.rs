@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
     let [kind, exponent, rest @ ..] = input else { return };
     let disk = disk(*kind);
     let blocks = 1_u64.checked_shl(u32::from(exponent % 65)).unwrap_or(u64::MAX);
-    let mut unit = Unit::new();
+    let mut unit = Unit::powered_on();
     let mut data = Vec::new();
     let mut rest = rest;
     while let Some((head, tail)) = rest.split_at_checked(19) {

@@ -28,7 +28,7 @@ impl Modes {
 
 impl Unit {
     /// The state after power on: that it is so is the first thing the initiator hears.
-    pub fn new() -> Unit {
+    pub fn powered_on() -> Unit {
         let mut unit = Unit::resumed();
         unit.pending.raise(Attention::PowerOn);
         unit

@@ -48,7 +48,7 @@ struct Nexus {
 impl Nexus {
     /// A unit whose initiator has heard that the power is on.
     fn new(disk: Disk) -> Nexus {
-        let mut nexus = Nexus { unit: Unit::new(), disk, blocks: BLOCKS };
+        let mut nexus = Nexus { unit: Unit::powered_on(), disk, blocks: BLOCKS };
         assert_eq!(nexus.run("00 00 00 00 00 00", ""), "check 6/29/00");
         nexus
     }
@@ -490,14 +490,14 @@ fn supported_commands() {
         assert_eq!(usize::from(map[3]), map.len() - 4);
         let answer = nexus.run(&format!("{code:02x} {action:02x}"), "");
         assert_ne!(answer, "check 5/20/00", "{code:02x}");
-        nexus.unit = Unit::new();
+        nexus.unit = Unit::powered_on();
         nexus.run("00 00 00 00 00 00", "");
     }
 }
 
 #[test]
 fn unit_attention_comes_first_and_once() {
-    let mut nexus = Nexus { unit: Unit::new(), disk: disk(), blocks: BLOCKS };
+    let mut nexus = Nexus { unit: Unit::powered_on(), disk: disk(), blocks: BLOCKS };
     let ready = "00 00 00 00 00 00";
     assert!(nexus.run("12 00 00 00 05 00", "").starts_with("00 00 07"), "INQUIRY is answered");
     assert!(nexus.run("a0 00 00 000000 00000100 00 00", "").starts_with("00"), "and REPORT LUNS");

@@ -69,7 +69,7 @@ proptest! {
     #[test]
     fn an_answer_keeps_to_its_allocation_length(kind in any::<u8>(), raw in cdb()) {
         let disk = exercise::disk(kind);
-        let mut unit = Unit::new();
+        let mut unit = Unit::powered_on();
         let mut data = Vec::new();
         let ready = Cdb::new(&[0; 6]);
         execute(&disk, 1 << 20, &mut unit, Command { cdb: &ready, parameters: &[] }, &mut data);

@@ -43,7 +43,7 @@ impl Lun {
             write_zeroes: bdev.supports(Operation::WriteZeroes { unmap: false }),
             blocks: AtomicU64::new(bdev.blocks()),
             flags: AtomicU8::new(0),
-            unit: Mutex::new(Unit::new()),
+            unit: Mutex::new(Unit::powered_on()),
             disk,
         };
         lun.change(|_, _| ());
