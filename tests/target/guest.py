@@ -61,14 +61,17 @@ class Disk:
 class Guest:
     """A machine that runs; as a context manager it is ended."""
 
-    def __init__(self, directory: Path, disks: Sequence[Disk], *, name: str = "guest") -> None:
+    def __init__(
+        self, directory: Path, disks: Sequence[Disk], *, name: str = "guest", tools: Path | None = None
+    ) -> None:
+        """`tools`: a directory that the guest finds as /nvlane/tools."""
         self.directory = directory
         self.disks = {disk.name: FIRST_SLOT + index for index, disk in enumerate(disks)}
         self._name = name
         self._number = 0
         self._heard = 0
         self._replies: dict[int, dict[str, Any]] = {}
-        payload(self._path("payload.img"))
+        payload(self._path("payload.img"), tools)
         qemu, root = emulator(quiet), image(quiet)
         words = [*qemu.argv, *self._arguments(root, disks)]
         with self._path("qemu.log").open("wb") as log:
@@ -197,13 +200,15 @@ class Guest:
         self.end()
 
 
-def payload(path: Path) -> None:
+def payload(path: Path, tools: Path | None = None) -> None:
     """The disk that the lab's PID 1 reads the rest of its start from."""
     with tempfile.TemporaryDirectory(prefix="nvlane-") as staging:
         shutil.copy(HERE / "guest_boot.sh", Path(staging, "boot.sh"))
         shutil.copy(HERE / "guest_agent.py", Path(staging, "guest_agent.py"))
+        if tools:
+            shutil.copytree(tools, Path(staging, "tools"), symlinks=True)
         with path.open("wb") as file:
-            file.truncate(8 << 20)
+            file.truncate(32 << 20)
         options = ["-O", "^has_journal", "-E", "root_owner=0:0", "-m", "0"]
         run(["mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", staging, str(path)])
 

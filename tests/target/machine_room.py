@@ -68,7 +68,9 @@ def create(target: Target, kind: str, *, size: int = SIZE, read_only: bool = Fal
 
 
 @contextmanager
-def room(directory: Path, kinds: tuple[str, ...] = tuple(KINDS), *options: str) -> Iterator[Room]:
+def room(
+    directory: Path, kinds: tuple[str, ...] = tuple(KINDS), *options: str, tools: Path | None = None
+) -> Iterator[Room]:
     """Everything started; everything ended."""
     with Target(directory, *options) as target:
         for kind in kinds:
@@ -77,6 +79,6 @@ def room(directory: Path, kinds: tuple[str, ...] = tuple(KINDS), *options: str) 
             Disk(name=kind, socket=target.socket(kind), frontend=KINDS[kind].frontend, packed=KINDS[kind].packed)
             for kind in kinds
         ]
-        with Guest(directory, disks) as guest:
+        with Guest(directory, disks, tools=tools) as guest:
             guest.listen_from_now()
             yield Room(target=target, guest=guest)

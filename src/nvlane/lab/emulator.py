@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def emulator(progress: Callable[[str], None]) -> Emulator:
 def _backport(old: tuple[int, ...], progress: Callable[[str], None]) -> Emulator:
     def make(directory: Path) -> None:
         progress(f"fetching QEMU from {_BACKPORTS} (once)")
-        _fetch(directory)
+        unpack(directory, _BACKPORTS, _PACKAGES)
 
     root = cache.kept("emulator", cache.key(_BACKPORTS, *_PACKAGES), make)
     program = str(root / "usr/bin" / PROGRAM)
@@ -72,13 +72,14 @@ def _backport(old: tuple[int, ...], progress: Callable[[str], None]) -> Emulator
     return Emulator(argv=argv, environment=environment, version=version, why=why)
 
 
-def _fetch(directory: Path) -> None:
+def unpack(directory: Path, suite: str, packages: Sequence[str]) -> None:
+    """The files of a Debian release's packages, without installing any and without what they depend on."""
     source = mirror()
     signed = f"[signed-by={source.signed_by}] " if source.signed_by else ""
     work = directory / "apt"
     (work / "lists" / "partial").mkdir(parents=True)
     (work / "cache" / "archives" / "partial").mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {signed}{source.uri} {_BACKPORTS} main\n")
+    (work / "sources.list").write_text(f"deb {signed}{source.uri} {suite} main\n")
     options = {
         "Dir::Etc::sourcelist": work / "sources.list",
         "Dir::Etc::sourceparts": "-",
@@ -89,7 +90,7 @@ def _fetch(directory: Path) -> None:
     }
     apt = ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     process.run([*apt, "update"], timeout=300)
-    process.run([*apt, "download", *_PACKAGES], timeout=600, cwd=work)
+    process.run([*apt, "download", *packages], timeout=600, cwd=work)
     for package in work.glob("*.deb"):
         process.run(["dpkg", "-x", str(package), str(directory)], timeout=120)
     shutil.rmtree(work)
