@@ -86,7 +86,7 @@ def test_unmap_and_write_same(machine: Room) -> None:
     tool(machine, "sg_write_same", "--16", "--ndob", "--lba=10240", "--num=2048", "NODE")
     machine.guest.shell("yes nvlane | head -c 512 >/tmp/pattern")
     tool(machine, "sg_write_same", "--10", "--in=/tmp/pattern", "--lba=0", "--num=1000", "--xferlen=512", "NODE")
-    tool(machine, "sg_verify", "--ebytchk=3", "--in=/tmp/pattern", "--lba=0", "--count=1000", "NODE")
+    tool(machine, "sg_verify", "--ebytchk=3", "--ndo=512", "--in=/tmp/pattern", "--lba=0", "--count=1000", "NODE")
     pattern = (b"nvlane\n" * 80)[:512]
     with machine.file(KIND).open("rb") as file:
         assert file.read(512_000) == pattern * 1000

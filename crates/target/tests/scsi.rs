@@ -132,7 +132,7 @@ fn who_is_not_there() {
     let mut header = host.header(0, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]);
     header[..8].copy_from_slice(&[0xC1, 1, 0, 0, 0, 0, 0, 0]);
     let answer = host.raw(2, &[&header], &[108, 64]);
-    assert_eq!(answer.data[..16], [0, 0, 0, 8, 0, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0]);
+    assert_eq!(answer.data[..16], [0, 0, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -53,9 +53,10 @@ impl Address {
         }
     }
 
-    /// The address of a target's only unit, as drivers write it.
+    /// The address of a target's only unit. Not with flat addressing, as drivers write it in requests: Linux takes the
+    /// two bytes of an event for the LUN as they are (drivers/scsi/virtio_scsi.c, virtscsi_handle_transport_reset).
     pub fn of(target: u8) -> [u8; 8] {
-        [1, target, 0x40, 0, 0, 0, 0, 0]
+        [1, target, 0, 0, 0, 0, 0, 0]
     }
 }
 
