@@ -103,6 +103,8 @@ pub fn let_go<T: Send + 'static>(bdevs: T, controller: impl Send + 'static) -> O
 /// A controller on its way out: its bdevs are taken away, their channels close, the drive is shut down.
 pub struct Leaving {
     name: String,
+    /// The bdevs of its namespaces.
+    own: Vec<String>,
     /// Bdevs to remove, from the end.
     left: Vec<String>,
     removed: Vec<Arc<dyn Bdev>>,
@@ -110,8 +112,8 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    pub fn new(name: String, left: Vec<String>) -> Leaving {
-        Leaving { name, left, removed: Vec::new(), shutdown: None }
+    pub fn new(name: String, own: Vec<String>, left: Vec<String>) -> Leaving {
+        Leaving { name, own, left, removed: Vec::new(), shutdown: None }
     }
 
     /// The next step, if it can be taken; the reply once everything is done.
@@ -121,7 +123,9 @@ impl Leaving {
         }
         while let Some(name) = self.left.last() {
             match core.target.remove_bdev(name) {
-                Ok(bdev) => self.removed.push(bdev),
+                // What stands on a namespace claims it for as long as it is held.
+                Ok(bdev) if self.own.contains(name) => self.removed.push(bdev),
+                Ok(_) => {}
                 // A namespace that has gone by itself.
                 Err(error) if error.errno == libc::ENODEV => {}
                 Err(error) if error.errno == libc::EBUSY && !expired => return None,

@@ -203,13 +203,14 @@ fn detach(core: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcError>
     if other_type || other_place {
         return Err(RpcError::errno(libc::ENXIO).with(format!("{name} is at {}", controller.address())));
     }
+    let own = core.configuration.made_by(ATTACH, &name).unwrap_or_default().to_vec();
     let mut left = Vec::new();
-    for bdev in core.configuration.made_by(ATTACH, &name).unwrap_or_default().to_vec() {
-        left.extend(core.configuration.stacked_on(&bdev));
-        left.push(bdev);
+    for bdev in &own {
+        left.extend(core.configuration.stacked_on(bdev));
+        left.push(bdev.clone());
     }
     left.reverse();
-    let mut leaving = drives::Leaving::new(name, left);
+    let mut leaving = drives::Leaving::new(name, own, left);
     let deadline = Instant::now().checked_add(RELEASE);
     let poll = move |core: &mut Core, expired: bool| leaving.go_on(core, expired);
     Ok(Outcome::Wait(Wait { deadline, poll: Box::new(poll) }))
@@ -278,5 +279,94 @@ fn set_hotplug(_: &mut Core, parameters: &Parameters) -> Result<Outcome, RpcErro
             Err(RpcError::errno(libc::EOPNOTSUPP).with(why))
         }
         Some(_) => Ok(json!(true).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::sockets::Sockets;
+    use crate::reactor::PollPolicy;
+    use crate::target::{Options, Target};
+    use nvlane_bdev::nvme::NvmeOptions;
+    use nvlane_nvme::emulated::{Emulated, EmulatedOptions};
+    use serde_json::value::RawValue;
+
+    fn core() -> Core {
+        let set = rustix::thread::sched_getaffinity(None).unwrap();
+        let cpus = (0..rustix::thread::CpuSet::MAX_CPU).find(|&cpu| set.is_set(cpu)).into_iter().collect();
+        let target = Target::new(&Options { cpus, poll: PollPolicy::Adaptive }).unwrap();
+        let directory = tempfile::tempdir().unwrap().keep();
+        let mut core = Core::new(target, Sockets { directory, ..Sockets::default() }).unwrap();
+        core.running = true;
+        core
+    }
+
+    fn call(core: &mut Core, method: &str, params: Value) -> Result<Value, RpcError> {
+        let text = RawValue::from_string(params.to_string()).unwrap();
+        core.call_and_wait(method, Parameters::new(Some(text)))
+    }
+
+    /// As `bdev_nvme_attach_controller` does, with a modelled drive in the place of one on VFIO.
+    fn attach_model(core: &mut Core) -> Arc<Emulated> {
+        let device = Emulated::new(EmulatedOptions::default()).unwrap();
+        let options = NvmeOptions { tick: Duration::from_millis(5), ..NvmeOptions::default() };
+        let listener = core.drives.listener("Nvme0");
+        let controller = NvmeController::attach_device("Nvme0", device.clone(), options, listener).unwrap();
+        let params = json!({"name": "Nvme0", "trtype": "PCIe", "traddr": "0000:05:00.0"});
+        let names = attached(core, controller, Call::new(ATTACH, params)).unwrap();
+        assert_eq!(names[0], "Nvme0n1");
+        device
+    }
+
+    fn until(core: &mut Core, what: &str, mut done: impl FnMut(&mut Core) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done(core) {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+            core.hear_drives();
+            core.target.turn().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_drive_comes_is_used_and_goes() {
+        let mut core = core();
+        attach_model(&mut core);
+        let found = call(&mut core, "bdev_nvme_get_controllers", json!({"name": "Nvme0"})).unwrap();
+        assert_eq!(
+            (&found[0]["name"], &found[0]["ctrlrs"][0]["state"]),
+            (&json!("Nvme0"), &json!("enabled"))
+        );
+        call(&mut core, "vhost_create_blk_controller", json!({"ctrlr": "b0", "dev_name": "Nvme0n1"}))
+            .unwrap();
+        call(&mut core, "bdev_error_create", json!({"base_name": "Nvme0n1"})).unwrap();
+        let saved = core.configuration_text();
+        assert!(saved.contains("bdev_nvme_attach_controller") && saved.contains("0000:05:00.0"));
+        let elsewhere = json!({"name": "Nvme0", "trtype": "PCIe", "traddr": "06:00.0"});
+        assert_eq!(call(&mut core, "bdev_nvme_detach_controller", elsewhere).unwrap_err().code, -libc::ENXIO);
+        let again = json!({"name": "Nvme0", "trtype": "PCIe", "traddr": "0000:05:00.0"});
+        assert_eq!(call(&mut core, ATTACH, again).unwrap_err().code, -libc::EALREADY);
+        assert_eq!(call(&mut core, "bdev_nvme_reset_controller", json!({"name": "Nvme0"})), Ok(json!(true)));
+        assert_eq!(call(&mut core, "bdev_nvme_detach_controller", json!({"name": "Nvme0"})), Ok(json!(true)));
+        assert!(core.target.bdevs().is_empty() && core.drives.all().next().is_none());
+        assert!(!core.configuration_text().contains("Nvme0"));
+        assert_eq!(
+            call(&mut core, "bdev_nvme_detach_controller", json!({"name": "Nvme0"})).unwrap_err().code,
+            -libc::ENODEV
+        );
+    }
+
+    #[test]
+    fn what_a_drive_does_by_itself_is_followed() {
+        let mut core = core();
+        let device = attach_model(&mut core);
+        device.resize(1, 1024);
+        until(&mut core, "another size", |core| core.bdev("Nvme0n1").is_ok_and(|bdev| bdev.blocks() == 1024));
+        device.request_removal();
+        until(&mut core, "the drive is wanted back", |core| core.drives.all().next().is_none());
+        assert!(core.bdev("Nvme0n1").is_err());
+        assert!(core.configuration_text().contains("0000:05:00.0"), "it is looked for at the next start");
+        assert_eq!(call(&mut core, "bdev_nvme_get_controllers", json!({})), Ok(json!([])));
     }
 }
