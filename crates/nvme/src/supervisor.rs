@@ -6,6 +6,8 @@
 //!      └── all ones, SIGBUS, the system wants it ──> gone
 //! ```
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -15,19 +17,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::admin::Admin;
-use crate::bringup::{Found, Identity, bring_up, find_namespaces};
+use crate::bringup::{Identity, bring_up, find_namespaces};
 use crate::controller::{Shared, State};
 use crate::inbox::Message;
 use crate::link::{Link, Stage};
 use crate::queue::{Outcome, Rings};
 use crate::quiesce::{Quiet, quiesce, shut_down};
-use crate::spec::{
-    AsyncEvent, Command, ControllerStatus, EventKind, HealthLog, LOG_CHANGED_NAMESPACES, LOG_HEALTH,
-    admin as opcode, register,
-};
-use crate::{Device, Event, Namespace, NvmeError, Options};
-
-const EVENTS_AT_ONCE: usize = 16;
+use crate::spec::{Command, ControllerStatus, admin as opcode, register};
+use crate::{Device, Event, NvmeError, Options};
 
 /// A queue pair, as the supervisor knows it.
 struct Queue {
@@ -368,88 +365,6 @@ impl Supervisor {
     fn note(&self, text: String) {
         (self.listener)(Event::Note(text));
     }
-
-    fn look_for_events(&mut self) {
-        // Not for ever: a device may send one after the other, and others want something too.
-        for _ in 0..EVENTS_AT_ONCE {
-            let Ok(Some(result)) = self.admin(|live| live.admin.take_event()) else { return };
-            let event = AsyncEvent::parse(result);
-            let handled = match event.kind {
-                EventKind::NamespaceAttributeChanged => self.namespaces_changed(),
-                EventKind::Health(_) => self.health_changed(),
-                // Reading the page re-enables the event (5.2).
-                kind => self
-                    .admin(|live| {
-                        let command = Command::get_log_page(event.log_page, live.admin.data(), 512);
-                        live.admin.read_page("Get Log Page", &command)
-                    })
-                    .map(|_| self.note(format!("the controller reports {kind:?}"))),
-            };
-            if let Err(error) = handled {
-                self.note(error.message);
-            }
-            if let Some(live) = &mut self.live {
-                live.admin.arm_events(live.identity.controller.event_limit);
-            }
-        }
-    }
-
-    fn health_changed(&mut self) -> Result<(), NvmeError> {
-        let page = self.admin(|live| {
-            let command = Command::get_log_page(LOG_HEALTH, live.admin.data(), 512);
-            live.admin.read_page("Get Log Page, SMART", &command)
-        })?;
-        let mut log = [0; 512];
-        log.copy_from_slice(&page[..512]);
-        let critical_warning = HealthLog::parse(&log).critical_warning;
-        (self.listener)(Event::Warning { critical_warning });
-        Ok(())
-    }
-
-    fn namespaces_changed(&mut self) -> Result<(), NvmeError> {
-        self.admin(|live| {
-            let command = Command::get_log_page(LOG_CHANGED_NAMESPACES, live.admin.data(), 4096);
-            live.admin.read_page("Get Log Page, Changed Namespaces", &command)
-        })?;
-        // Which ones is asked of the namespaces themselves: the list may have overflowed.
-        let found = self.admin(|live| find_namespaces(&mut live.admin, &live.identity))?;
-        self.compare(found);
-        Ok(())
-    }
-
-    /// Compares the namespaces with those that were there.
-    fn compare(&mut self, found: Found) {
-        let mut events = Vec::new();
-        let mut known = self.shared.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|old| {
-            let stays = found.namespaces.iter().any(|new| same(old, new));
-            if !stays {
-                old.set_gone();
-                events.push(Event::Removed { namespace: old.id });
-            }
-            stays
-        });
-        for new in found.namespaces {
-            match known.iter().find(|old| old.id == new.id) {
-                Some(old) if old.set_blocks(new.blocks()) => {
-                    events.push(Event::Resized { namespace: new.id, blocks: new.blocks() });
-                }
-                Some(_) => {}
-                None => {
-                    events.push(Event::Added { namespace: new.id });
-                    known.push(Arc::new(new));
-                }
-            }
-        }
-        drop(known);
-        *self.shared.unusable.lock().unwrap_or_else(PoisonError::into_inner) = found.unusable;
-        events.into_iter().for_each(|event| (self.listener)(event));
-    }
-}
-
-/// The same namespace, apart from its size.
-fn same(old: &Namespace, new: &Namespace) -> bool {
-    old.id == new.id && old.block_shift == new.block_shift && old.identifiers == new.identifiers
 }
 
 /// Makes a completion queue and its submission queue, in this order (3.1.3.1 of the PCIe transport).

@@ -5,16 +5,17 @@
 //! None of this allocates or calls the system. Everything that happens rarely is in `split` (requests of several
 //! commands), `news` (resets, removal) and `late` (time-outs).
 
+mod feed;
 mod io;
 mod late;
 mod news;
 mod prp;
 mod rings;
+mod sleep;
 mod split;
 mod staging;
 mod tracker;
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 pub use io::{Io, IoKind, Outcome, Submission};
@@ -226,65 +227,6 @@ impl Qpair {
         Submission::Pending
     }
 
-    /// Sends as much of a split request as there is room for.
-    fn feed(&mut self, index: u16) {
-        while let Some(slot) = self.trackers.peek() {
-            let staging = &mut self.staging;
-            let split = self.splits.get_mut(index);
-            if self.rings.is_none() || !split.is_hungry() {
-                return;
-            }
-            let id = self.id;
-            let mut bounce = None;
-            let (command, blocks) = match split.kind {
-                IoKind::Flush => (Command::new(opcode::FLUSH, id), 1),
-                IoKind::Deallocate => {
-                    let blocks = split.blocks.min(u64::from(self.limits.deallocate));
-                    let range = staging.range(slot, split.lba, blocks as u32);
-                    (Command::deallocate(id, range), blocks)
-                }
-                IoKind::WriteZeroes { deallocate } => {
-                    let limit = self.limits.write_zeroes.map_or(65536, |bytes| (bytes >> self.shift) as u64);
-                    let blocks = split.blocks.min(limit.clamp(1, 65536));
-                    let command = Command::blocks(opcode::WRITE_ZEROES, id, split.lba, blocks as u32);
-                    let deallocates = deallocate && self.namespace.data.deallocate_zeroes;
-                    (if deallocates { command.deallocating() } else { command }, blocks)
-                }
-                IoKind::Read | IoKind::Write => {
-                    let rest = match self.boundary {
-                        0 => u64::MAX,
-                        boundary => boundary - (split.lba & (boundary - 1)),
-                    };
-                    let mut blocks = split.blocks.min(self.max_blocks).min(rest);
-                    let bytes = (blocks << self.shift) as usize;
-                    let prps = match staging.describe(slot, split.pieces(split.offset, bytes), bytes) {
-                        Some(prps) => prps,
-                        None => {
-                            blocks = blocks.min((staging::BOUNCE >> self.shift) as u64);
-                            let bytes = (blocks << self.shift) as usize;
-                            let Some(buffer) = staging.take_bounce() else { return };
-                            bounce = Some(buffer);
-                            if split.kind == IoKind::Write {
-                                fill(staging, buffer, split, bytes);
-                            }
-                            staging.bounce_prps(slot, buffer, bytes).unwrap_or_default()
-                        }
-                    };
-                    let code = if split.kind == IoKind::Read { opcode::READ } else { opcode::WRITE };
-                    (Command::blocks(code, id, split.lba, blocks as u32).with_prps(prps.0, prps.1), blocks)
-                }
-            };
-            let offset = split.offset;
-            let bytes = if split.kind.has_data() { (blocks << self.shift) as usize } else { 0 };
-            split.offset += bytes;
-            split.lba += blocks;
-            split.blocks -= blocks;
-            split.outstanding += 1;
-            let tracker = self.send(|identifier| command.with_identifier(identifier), 0);
-            (tracker.split, tracker.bounce, tracker.offset, tracker.bytes) = (index, bounce, offset, bytes);
-        }
-    }
-
     /// Publishes what was submitted.
     #[inline]
     pub fn kick(&mut self) {
@@ -372,28 +314,6 @@ impl Qpair {
         }
     }
 
-    fn finish_piece(&mut self, slot: u16, outcome: Outcome, done: &mut impl FnMut(u64, Outcome)) {
-        let tracker = self.trackers.get(slot).clone();
-        self.trackers.release(slot);
-        let split = self.splits.get_mut(tracker.split);
-        if let Some(bounce) = tracker.bounce {
-            if split.kind == IoKind::Read && outcome == Outcome::Ok {
-                empty(&self.staging, bounce, split, &tracker);
-            }
-            self.staging.give_bounce(bounce);
-        }
-        split.outstanding -= 1;
-        if split.outcome == Outcome::Ok {
-            split.outcome = outcome;
-        }
-        if split.is_over() {
-            let (token, outcome) = (split.token, split.outcome);
-            self.splits.release(tracker.split);
-            self.in_flight -= 1;
-            done(token, outcome);
-        }
-    }
-
     /// After completions: split requests get the room, the device its entries back.
     #[inline]
     fn after(&mut self) {
@@ -412,84 +332,6 @@ impl Qpair {
             self.quieten();
         }
     }
-
-    /// An eventfd that wakes a reactor which sleeps after `arm`.
-    pub fn wait_descriptor(&self) -> RawFd {
-        self.link.event().as_raw_fd()
-    }
-
-    /// Prepares for sleep: true when nothing has come and the descriptor will tell when something does.
-    pub fn arm(&mut self) -> bool {
-        if self.link.epoch() != self.epoch {
-            return false;
-        }
-        drain(self.link.event());
-        if self.in_flight != 0 {
-            let (Some(vector), Some(rings)) = (self.link.vector, &mut self.rings) else {
-                // During a reset the supervisor's word is what there is to wait for; without a vector, nothing.
-                self.sleep.armed = self.rings.is_none();
-                return self.sleep.armed && self.link.epoch() == self.epoch;
-            };
-            rings.kick();
-            rings.report_all();
-            if !self.sleep.connected {
-                if rings.device().connect_vector(vector, Some(self.link.event())).is_err() {
-                    return false;
-                }
-                self.sleep.connected = true;
-            }
-        }
-        self.link.set_armed(self.in_flight != 0);
-        self.sleep.armed = true;
-        self.sleep.awake = 0;
-        // What came before the interrupt was connected brings none.
-        let came = self.in_flight != 0 && self.rings.as_ref().is_some_and(Rings::has_completion);
-        self.link.epoch() == self.epoch && !came
-    }
-
-    /// The reactor is awake.
-    #[cold]
-    fn wake(&mut self) {
-        self.sleep.armed = false;
-        self.link.set_armed(false);
-        drain(self.link.event());
-    }
-
-    /// Turns interrupts off when the reactor has been awake for long.
-    #[cold]
-    fn quieten(&mut self) {
-        if let (Some(vector), Some(rings)) = (self.link.vector, &self.rings) {
-            // When it fails interrupts go on coming, which costs time and nothing else.
-            let _ = rings.device().connect_vector(vector, None);
-        }
-        self.sleep.connected = false;
-    }
-}
-
-fn fill(staging: &Staging, bounce: u8, split: &split::Split, bytes: usize) {
-    let mut pieces = [nvlane_memory::Segment::EMPTY; SEGMENTS];
-    let count = gathered(&mut pieces, split, split.offset, bytes);
-    staging.fill_bounce(bounce, &pieces[..count], bytes);
-}
-
-fn empty(staging: &Staging, bounce: u8, split: &split::Split, tracker: &tracker::Tracker) {
-    let mut pieces = [nvlane_memory::Segment::EMPTY; SEGMENTS];
-    let count = gathered(&mut pieces, split, tracker.offset, tracker.bytes);
-    staging.empty_bounce(bounce, &pieces[..count], tracker.bytes);
-}
-
-fn gathered(
-    pieces: &mut [nvlane_memory::Segment],
-    split: &split::Split,
-    offset: usize,
-    bytes: usize,
-) -> usize {
-    let mut count = 0;
-    for (to, piece) in pieces.iter_mut().zip(split.pieces(offset, bytes)) {
-        *to = piece;
-        count += 1;
-    }
-    count
 }
 
 impl Drop for Qpair {
