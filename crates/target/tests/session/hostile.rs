@@ -150,7 +150,7 @@ fn memory_that_is_none_is_refused() {
     assert!(refused(add(&mut client, at, MEMORY, user, 4096, file())));
     assert!(refused(add(&mut client, u64::MAX - 4095, MEMORY, user, 0, file())));
     assert!(refused(add(&mut client, at, MEMORY, u64::MAX - 4095, 0, file())));
-    assert!(refused(add(&mut client, at, u64::MAX & !4095, user, 0, file())));
+    assert!(refused(add(&mut client, at, !4095, user, 0, file())));
     assert!(refused(add(&mut client, at, 4096, user, u64::MAX - 4095, file())));
     assert!(refused(add(&mut client, at, MEMORY, user, 0, notifier().unwrap())));
     assert!(refused(add(&mut client, at, MEMORY, user, 0, null())));
