@@ -138,7 +138,7 @@ pub unsafe fn bytes(from: *const u8, to: *mut u8, length: usize) {
     // SAFETY: the caller's promise. Two moves of 16 bytes, the second ending where the range ends, cover 16 to 32 bytes;
     // the direction flag is clear (the ABI says so).
     unsafe {
-        if length >= 16 && length <= 32 {
+        if (16..=32).contains(&length) {
             std::arch::asm!(
                 "movups {first}, [{from}]",
                 "movups {last}, [{from} + {length} - 16]",
