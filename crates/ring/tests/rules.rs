@@ -127,7 +127,8 @@ fn impossible_queues() {
     let refused = |config: &QueueConfig, change: &dyn Fn(&mut QueueConfig)| {
         let mut config = config.clone();
         change(&mut config);
-        Queue::new(config).err().expect("such a queue cannot be")
+        let Err(error) = Queue::new(config) else { panic!("such a queue cannot be") };
+        error
     };
     for size in [0, 7, 32769] {
         assert_eq!(refused(&split, &|config| config.size = size), RingError::Size(size));
