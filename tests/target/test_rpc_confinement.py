@@ -178,6 +178,18 @@ def test_another_user(tmp_path: Path) -> None:
         assert "b0" in (home / "state.json").read_text()
 
 
+def test_a_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with Bare(tmp_path, "-f", "target.pid") as target:
+            assert manager.recv(100) == b"READY=1"
+            assert int((tmp_path / "target.pid").read_text()) == target.process.pid
+            assert target.stop() == 0
+            assert manager.recv(100) == b"STOPPING=1"
+
+
 def scrape(path: Path, request: bytes = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") -> str:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
