@@ -18,7 +18,7 @@ impl Processor {
             }
             3 => {
                 page[0..4].copy_from_slice(&[3, 16, 0, 0]);
-                page[4..20].fill(0xa0 + command.0[1] as u8);
+                page[4..20].fill(0xa0u8.wrapping_add(command.0[1] as u8));
             }
             _ => return None,
         }
