@@ -46,6 +46,7 @@ fn device(mut ring: impl Ring, requests: usize, kick: &Event, call: &Event) {
     loop {
         while let Some(chain) = ring.pop(&mut segments).unwrap() {
             ring.complete(chain, 0);
+            ring.show();
             done += 1;
         }
         // Once with something to show, once without: the call is decided in the one or in the other.
