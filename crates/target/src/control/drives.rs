@@ -15,11 +15,14 @@ use crate::sys;
 
 pub const ATTACH: &str = "bdev_nvme_attach_controller";
 
+/// An event and the name of its controller.
+type Said = (String, NvmeEvent);
+
 pub struct Drives {
     controllers: BTreeMap<String, Arc<NvmeController>>,
     /// For controllers that are attached from now on.
     pub options: NvmeOptions,
-    events: (mpsc::Sender<(String, NvmeEvent)>, mpsc::Receiver<(String, NvmeEvent)>),
+    events: (mpsc::Sender<Said>, mpsc::Receiver<Said>),
     raised: Arc<OwnedFd>,
 }
 
@@ -67,7 +70,7 @@ impl Drives {
         })
     }
 
-    fn heard(&self) -> Vec<(String, NvmeEvent)> {
+    fn heard(&self) -> Vec<Said> {
         sys::lower(self.raised.as_fd());
         self.events.1.try_iter().collect()
     }
