@@ -5,7 +5,7 @@ export PATH
 NVLANE := .venv/bin/nvlane
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-kill lint bench bench-target bench-engine loom fuzz man install-tools clean
+.PHONY: help demo test test-kill lint bench bench-target bench-engine bench-nvme loom fuzz man install-tools clean
 
 help:
 	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench   how quick nvlane itself is'
 	@echo 'make bench-target  nvlane-target beside qemu-storage-daemon, driven by qemu-img; ratios'
 	@echo 'make bench-engine  the engine alone: a driver and a reactor in one program'
+	@echo 'make bench-nvme    instructions and cycles of the NVMe driver for each 4 KiB I/O (NVME=0000:05:00.0: a drive on vfio-pci)'
 	@echo 'make loom    the sleeping and waking of reactors and rings, in every order that there is'
 	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (60); needs a nightly Rust and cargo-fuzz'
 	@echo 'make install-tools   only what the others prepare: packages, .venv, the programs in Rust'
@@ -56,6 +57,9 @@ bench-target:
 
 bench-engine:
 	cargo bench --locked -p nvlane-target --bench loopback -- $(BENCH_ARGS)
+
+bench-nvme:
+	@cargo run --quiet --locked --release -p nvlane-nvme --example cost -- $(NVME)
 
 # A build of its own: with --cfg loom the atomics are loom's, and nothing else than its models can run.
 loom:
