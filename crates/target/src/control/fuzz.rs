@@ -32,7 +32,8 @@ fn texts(stream: &[u8], piece: usize) -> (Vec<Vec<u8>>, Option<Broken>) {
         inbox.push(piece);
         loop {
             match inbox.next_text() {
-                Ok(Some(text)) => texts.push(text),
+                // White space before a text is dropped only where a piece ends in it.
+                Ok(Some(text)) => texts.push(text.trim_ascii_start().to_vec()),
                 Ok(None) => break,
                 Err(broken) => return (texts, Some(broken)),
             }
