@@ -14,6 +14,15 @@ pub enum Layout {
     Packed,
 }
 
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Layout::Split => "split",
+            Layout::Packed => "packed",
+        })
+    }
+}
+
 /// Guest addresses of the three areas. SET_VRING_ADDR gives them as addresses of the front end's process:
 /// [`GuestMemory::user_to_guest`] makes guest addresses of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

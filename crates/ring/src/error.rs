@@ -1,5 +1,7 @@
 //! What a driver or a front end can do wrong with a queue.
 
+use crate::config::Layout;
+
 /// Why a queue cannot be made, or is broken. The remedy is always the guest's: reset the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingError {
@@ -23,6 +25,8 @@ pub enum RingError {
     TooManySegments(u16),
     /// An indirect table of no or broken length, inside another, within a chain, or not negotiated.
     Indirect(u16),
+    /// The in-flight record was made for a ring of the other layout, or for a shorter one.
+    InflightShape { record: (Layout, u16), ring: (Layout, u16) },
     /// The in-flight record contradicts itself or the ring.
     Inflight(&'static str),
 }
@@ -48,6 +52,11 @@ impl std::fmt::Display for RingError {
             }
             RingError::TooManySegments(id) => write!(f, "the chain of descriptor {id} has too many buffers"),
             RingError::Indirect(id) => write!(f, "the chain of descriptor {id} has a bad indirect table"),
+            RingError::InflightShape { record, ring } => write!(
+                f,
+                "the in-flight record is for a {} ring of {} entries, and this is a {} one of {}",
+                record.0, record.1, ring.0, ring.1
+            ),
             RingError::Inflight(what) => write!(f, "the in-flight record is inconsistent: {what}"),
         }?;
         f.write_str("; the guest has to reset the device")

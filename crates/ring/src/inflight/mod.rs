@@ -19,6 +19,7 @@ use std::sync::Arc;
 use nvlane_memory::{Backing, Mapping, OnFault, memfd};
 
 use crate::config::Layout;
+use crate::error::RingError;
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// DPDK's and libvhost-user's: each queue's region starts on a cache line.
@@ -52,11 +53,16 @@ unsafe impl Send for InflightQueue {}
 // SAFETY: as above.
 unsafe impl Sync for InflightQueue {}
 
-fn region_length(layout: Layout, capacity: u16) -> usize {
-    let (header, entry) = match layout {
+/// The bytes of a region's header and of each of its entries.
+fn parts(layout: Layout) -> (usize, usize) {
+    match layout {
         Layout::Split => (split::HEADER, split::ENTRY),
         Layout::Packed => (packed::HEADER, packed::ENTRY),
-    };
+    }
+}
+
+fn region_length(layout: Layout, capacity: u16) -> usize {
+    let (header, entry) = parts(layout);
     (header + entry * usize::from(capacity)).next_multiple_of(ALIGNMENT)
 }
 
@@ -64,6 +70,16 @@ impl Inflight {
     /// How many bytes the regions of so many queues take.
     pub fn length(layout: Layout, queues: u16, capacity: u16) -> usize {
         region_length(layout, capacity) * usize::from(queues)
+    }
+
+    /// How many entries each queue has in regions of so many bytes, when they are laid out as [`length`] says.
+    ///
+    /// [`length`]: Inflight::length
+    pub fn capacity(layout: Layout, queues: u16, length: u64) -> Option<u16> {
+        let each = usize::try_from(length).ok()?.checked_div(queues.into())?;
+        let (header, entry) = parts(layout);
+        let capacity = u16::try_from(each.checked_sub(header)? / entry).ok()?;
+        (Inflight::length(layout, queues, capacity) as u64 == length).then_some(capacity)
     }
 
     /// A new, sealed file for GET_INFLIGHT_FD; its size is [`length`](Inflight::length), rounded up to pages.
@@ -164,6 +180,15 @@ impl InflightQueue {
     pub(crate) fn capacity(&self) -> u16 {
         self.capacity
     }
+
+    /// Takes the number of entries that the record itself names: whoever made it may have left room behind them.
+    pub(crate) fn narrow(&mut self, entries: u16, size: u16) -> Result<(), RingError> {
+        if !(size..=self.capacity).contains(&entries) {
+            return Err(RingError::Inflight("its number of entries is not the queue's"));
+        }
+        self.capacity = entries;
+        Ok(())
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -185,6 +210,17 @@ mod tests {
             assert!(map(u64::MAX - 7, length, 3, 100).is_err(), "the end wraps");
             assert!(map(0, length, 0, 100).is_err() && map(4, length, 1, 100).is_err());
             assert!(file.set_len(0).is_err(), "sealed");
+            for capacity in [1, 100, 1024, 32768] {
+                let length = Inflight::length(layout, 3, capacity) as u64;
+                let found = Inflight::capacity(layout, 3, length).unwrap();
+                assert!(
+                    (capacity..capacity + 4).contains(&found),
+                    "what is left of a cache line is room, too"
+                );
+                assert_eq!(Inflight::capacity(layout, 3, length + 1), None);
+            }
+            assert_eq!(Inflight::capacity(layout, 0, 4096), None);
+            assert_eq!(Inflight::capacity(layout, 1, u64::MAX), None);
         }
     }
 }

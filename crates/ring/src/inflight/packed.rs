@@ -82,7 +82,10 @@ impl PackedRecord {
         ring: &impl UsedFlags,
     ) -> Result<Opened, RingError> {
         if region.layout() != Layout::Packed || region.capacity() < size {
-            return Err(RingError::Inflight("it was made for another queue"));
+            return Err(RingError::InflightShape {
+                record: (region.layout(), region.capacity()),
+                ring: (Layout::Packed, size),
+            });
         }
         let entries = vec![0; usize::from(size)].into_boxed_slice();
         let mut record = PackedRecord { region, counter: 0, entries };
@@ -95,9 +98,8 @@ impl PackedRecord {
             1 if region.u64(FEATURES).load(Relaxed) == 0 => (),
             _ => return Err(RingError::Inflight("its version is unknown")),
         }
-        if region.u16(DESC_NUM).load(Relaxed) != region.capacity() {
-            return Err(RingError::Inflight("its number of entries is not the queue's"));
-        }
+        let entries = region.u16(DESC_NUM).load(Relaxed);
+        record.region.narrow(entries, size)?;
         let used = record.settle(size, ring)?;
         let chains = record.collect(size)?;
         Ok(Opened { record, used, chains })

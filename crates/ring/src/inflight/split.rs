@@ -37,7 +37,10 @@ impl SplitRecord {
         used_idx: u16,
     ) -> Result<(SplitRecord, Vec<u16>), RingError> {
         if region.layout() != Layout::Split || region.capacity() < size {
-            return Err(RingError::Inflight("it was made for another queue"));
+            return Err(RingError::InflightShape {
+                record: (region.layout(), region.capacity()),
+                ring: (Layout::Split, size),
+            });
         }
         let mut record = SplitRecord { region, counter: 0 };
         let region = &record.region;
@@ -49,9 +52,8 @@ impl SplitRecord {
             1 if region.u64(FEATURES).load(Relaxed) == 0 => (),
             _ => return Err(RingError::Inflight("its version is unknown")),
         }
-        if region.u16(DESC_NUM).load(Relaxed) != region.capacity() {
-            return Err(RingError::Inflight("its number of entries is not the queue's"));
-        }
+        let entries = region.u16(DESC_NUM).load(Relaxed);
+        record.region.narrow(entries, size)?;
         record.close_last_batch(size, used_idx)?;
         let mut heads = Vec::new();
         for head in 0..record.region.capacity() {
