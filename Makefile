@@ -59,7 +59,7 @@ bench-engine:
 	cargo bench --locked -p nvlane-target --bench loopback -- $(BENCH_ARGS)
 
 bench-nvme:
-	@cargo run --quiet --locked --release -p nvlane-nvme --example cost -- $(NVME)
+	@cargo run --quiet --locked --release -p nvlane-nvme --example nvme_cost -- $(NVME)
 
 # A build of its own: with --cfg loom the atomics are loom's, and nothing else than its models can run.
 loom:

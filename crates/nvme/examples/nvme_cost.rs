@@ -1,4 +1,4 @@
-//! What a 4 KiB read costs the driver: `cost` against a modelled drive, `cost 0000:05:00.0` against one on vfio-pci.
+//! What a 4 KiB read costs the driver: `nvme_cost` against a modelled drive, `nvme_cost 0000:05:00.0` against one on vfio-pci.
 //!
 //! Instructions are counted one by one, by stepping through the driver (ptrace), so no performance counters are needed
 //! and the figure is the same on every machine; system calls are seen on the way, allocations by the allocator. Cycles
@@ -8,9 +8,9 @@
 //!
 //! It ends with status 1 when the path allocated or called the system.
 
-#[path = "cost/rounds.rs"]
+#[path = "nvme_cost/rounds.rs"]
 mod rounds;
-#[path = "cost/stepper.rs"]
+#[path = "nvme_cost/stepper.rs"]
 mod stepper;
 
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         ["--stepped", depth] => rounds::stepped(None, depth),
         ["--stepped", depth, address] => rounds::stepped(Some(address), depth),
         [address] => report(Some(address)),
-        _ => Err("usage: cost [ADDRESS]".into()),
+        _ => Err("usage: nvme_cost [ADDRESS]".into()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
