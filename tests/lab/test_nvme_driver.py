@@ -1,4 +1,4 @@
-"""Our own NVMe driver on the lab's drives: VFIO, an IOMMU of 39 bits, interrupts, resets and a hand that pulls.
+"""Our own NVMe driver on the lab's drives: VFIO, an IOMMU, interrupts, resets and a hand that pulls.
 
 `crates/nvme/examples/drive.rs` is the driver with a command line. What it writes is read by the kernel's driver
 afterwards, and the other way round.
