@@ -17,24 +17,27 @@ from typing import Any
 import pytest
 from session_lab import another_lab, session_lab
 
-from nvlane.lab import Lab, LabStalled
+from nvlane.lab import LabStalled
 from nvlane.model.errors import CommandFailed
 
 #: What a line begins with that carries a report.
 MARK = "nvlane-report: "
-#: Seconds for all of them together.
-DEADLINE = 1500.0
+#: Seconds without a word after which a test hangs; before that, pytest in the lab shows where it stands.
+PATIENCE = 420.0
+SHOWN_AFTER = 300
 #: How many labs the tests may use up.
-LABS = 4
+LABS = 6
 _LIST = "/run/lab/tests"
 _LAST_LINES = 60
+_CONSOLE_LINES = 12
 
 
 class RemoteTests:
     """A run of pytest in the lab. Reports come in the order in which the items were named.
 
     A lab that stalls (which is the emulator's fault, `LabStalled` says how) is replaced, and the tests that have not
-    been reported go on in the new one; a test that fails, fails.
+    been reported go on in the new one, with the one that failed in the lab that had stalled. Any other test that fails,
+    fails; so does one that hangs, or that ends pytest, and those after it go on in another lab.
     """
 
     def __init__(self, config: pytest.Config, nodeids: Sequence[str]) -> None:
@@ -43,39 +46,55 @@ class RemoteTests:
         self._labs_left = LABS
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._early: dict[str, list[pytest.TestReport]] = {}
-        self._lines = self._start(session_lab(config))
+        self._lab = session_lab(config)
+        self._lines = self._start()
 
-    def _start(self, lab: Lab) -> Iterator[str]:
+    def _start(self) -> Iterator[str]:
         self._labs_left -= 1
-        lab.put("".join(f"{nodeid}\n" for nodeid in self._left).encode(), _LIST)
+        self._last.clear()
+        self._lab.put("".join(f"{nodeid}\n" for nodeid in self._left).encode(), _LIST)
         python = ["env", "-C", "/nvlane", "PYTHONUNBUFFERED=1", "NVLANE_TEST_REPORTS=1", "python3", "-m", "pytest"]
-        options = ["-p", "no:cacheprovider", "--quiet", "--tb=short", f"@{_LIST}"]
-        return lab.stream([*python, *options], timeout=DEADLINE, check=False)
+        options = ["-p", "no:cacheprovider", "--quiet", "--tb=short", "-o", f"faulthandler_timeout={SHOWN_AFTER}"]
+        return self._lab.stream([*python, *options, f"@{_LIST}"], patience=PATIENCE, check=False)
 
     def reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
         """The reports of one item as soon as it is over: set-up, call, tear-down. None at all is a failure."""
         while not _is_over(found := self._early.setdefault(item.nodeid, [])):
             try:
                 report = self._next()
+                if isinstance(report, str) or report.failed:
+                    self._lab.channel.ping()
             except LabStalled as error:
                 if not self._labs_left:
                     return [failed(item, f"{error}, and so did the labs before it")]
-                self._go_on(error)
+                self._in_another_lab(error.message)
                 continue
             if isinstance(report, str):
-                return [*found, failed(item, report)]
+                return [*found, self._lost(item, report)]
             self._early.setdefault(report.nodeid, []).append(report)
             if report.when == "teardown" and report.nodeid in self._left:
                 self._left.remove(report.nodeid)
         return found
 
-    def _go_on(self, error: LabStalled) -> None:
-        """In another lab, with what has not been reported whole."""
+    def _lost(self, item: pytest.Item, why: str) -> pytest.TestReport:
+        """The report of an item that pytest in the lab did not report whole."""
+        if item.nodeid in self._left:
+            self._left.remove(item.nodeid)
+        if self._left and self._labs_left:
+            self._in_another_lab(f"no report of {item.nodeid}")
+        return failed(item, why)
+
+    def _in_another_lab(self, why: str) -> None:
+        """Go on there with what has not been reported whole."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.write_line(f"\n{error.message}; {len(self._left)} tests go on in another one")
+            console = (self._lab.directory / "console.log").read_text(errors="replace").splitlines()[-_CONSOLE_LINES:]
+            reporter.write_line(f"\n{why}; {len(self._left)} tests go on in another lab")
+            reporter.write_line("".join(f"  console | {line}\n" for line in console))
+        self.close()
         self._early = {nodeid: found for nodeid, found in self._early.items() if _is_over(found)}
-        self._lines = self._start(another_lab(self._config))
+        self._lab = another_lab(self._config)
+        self._lines = self._start()
 
     def close(self) -> None:
         """Stop the tests in the lab, if they still run."""
@@ -90,7 +109,7 @@ class RemoteTests:
                 if isinstance(report, pytest.TestReport):
                     return report
         except CommandFailed as error:
-            self._last.append(str(error))
+            self._last.append(f"{error.command}: {error.status}")
         return "pytest in the lab ended without a report of this test; its last lines:\n" + "\n".join(self._last)
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from nvlane import lab
-from nvlane.lab import Lab, LabMachine
+from nvlane.lab import Lab, LabMachine, LabStalled
 
 NAME = f"test-{os.getpid()}"
 _LAB = pytest.StashKey[Lab]()
@@ -27,6 +27,21 @@ def another_lab(config: pytest.Config) -> Lab:
     """A new one in its place, for one that stalled."""
     end_session_lab(config)
     return session_lab(config)
+
+
+def stalled(config: pytest.Config) -> bool:
+    """Whether there is a lab, and it hangs."""
+    there = config.stash.get(_LAB, None)
+    if there is None or not there.alive:
+        return False
+    try:
+        there.channel.ping()
+    except LabStalled as error:
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\n{error.message}; the test is done again in another lab")
+        return True
+    return False
 
 
 def end_session_lab(config: pytest.Config) -> None:

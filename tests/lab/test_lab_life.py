@@ -112,12 +112,50 @@ def test_nvlane_runs_inside(room: lab.Lab) -> None:
 
 
 def test_streams_as_it_comes(room: lab.Lab) -> None:
-    lines = room.stream(["sh", "-c", "echo first; sleep 30; echo never"], timeout=60)
+    lines = room.stream(["sh", "-c", "echo first; sleep 30; echo never"])
     began = time.monotonic()
     assert next(lines) == "first"
     assert time.monotonic() - began < 25
     lines.close()  # type: ignore[attr-defined]
     assert not _running(room, "sleep 30")
+
+
+def test_a_command_that_goes_silent_is_given_up(room: lab.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nvlane.lab.channel.QUIET", 1.0)
+    lines = room.stream(["sh", "-c", "echo first; exec sleep 3456"], patience=2)
+    assert next(lines) == "first"
+    with pytest.raises(CommandFailed, match="no word for 2 s") as caught:
+        next(lines)
+    assert caught.value.last_words == "first"
+    assert not _running(room, "sleep 3456")
+
+
+# What Linux keeps for ordinary processes beside real-time ones is taken, too: 5 % by the limit, 5 % by the fair server.
+HOG = """
+import os, pathlib, subprocess
+os.sched_setaffinity(0, {1})
+debug = pathlib.Path("/sys/kernel/debug")
+if not (debug / "sched").exists():
+    subprocess.run(["mount", "-t", "debugfs", "debugfs", debug], check=True)
+pathlib.Path("/proc/sys/kernel/sched_rt_runtime_us").write_text("-1")
+fair = debug / "sched/fair_server/cpu1/runtime"
+if fair.exists():
+    fair.write_text("0")
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))
+print("on", flush=True)
+while True:
+    pass
+"""
+
+
+def test_a_processor_that_serves_nobody_is_a_stall() -> None:
+    """As one that lost its timer, it leaves the others to answer; here a process of the highest priority has it."""
+    with lab.up(lab.LabMachine(name="stalls", drives=())) as stalls:
+        stalls.channel.ping()
+        words = stalls.stream(["python3", "-c", HOG])
+        assert next(words) == "on"
+        with pytest.raises(lab.LabStalled, match="does not answer"):
+            stalls.channel.ping(timeout=10)
 
 
 def test_failure_names_the_command(room: lab.Lab) -> None:

@@ -125,7 +125,7 @@ def test_resets_under_load_lose_no_request(drive: Lab) -> None:
 def test_a_drive_that_is_pulled_is_let_go(drive: Lab) -> None:
     """QEMU's unplug asks the guest, pciehp unbinds, and vfio-pci waits until we have closed the device."""
     address = drive.run(["python3", "-c", BINDER, "LABDRIVE1", "vfio-pci"]).stdout.strip()
-    words = drive.stream([PROGRAM, address, "removal"], timeout=120)
+    words = drive.stream([PROGRAM, address, "removal"], patience=120)
     assert "ready\n" in {f"{line.strip()}\n" for line in _until(words, "ready")}
     begun = time.monotonic()
     drive.pull("LABDRIVE1")

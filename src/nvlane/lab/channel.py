@@ -10,6 +10,8 @@ import secrets
 import shlex
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,10 @@ ALIAS = "nvlane-lab"
 QUIET = 45.0
 """Seconds without a word of a command after which the lab is asked whether it is still there."""
 PING_DEADLINE = 30.0
+# A short sleep on each processor: one that lost its timer's interrupt runs what others wake, never a timer of its own.
+_PING = 'for cpu in $(seq 0 $(($(nproc --all) - 1))); do taskset --cpu-list "$cpu" sleep 0.02 || exit; done'
 _ENVIRONMENT = ". /etc/profile.d/nvlane.sh; "
+_LAST_LINES = 40
 _SUN_PATH = 107
 _SUFFIX = 17
 """ssh binds its control socket under a name longer by this, and then renames it (OpenSSH, mux.c)."""
@@ -30,7 +35,8 @@ _SUFFIX = 17
 
 class LabStalled(HostError):
     """The lab hangs. Under TCG an emulated processor that runs nested guests may lose a timer interrupt for good (its
-    local APIC keeps it in service): the lab's kernel then reports RCU stalls, and nothing but a new start helps."""
+    local APIC keeps it in service): the lab's kernel then reports RCU stalls, and nothing but a new start helps. The
+    other processors go on, so that commands may still be answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +108,25 @@ class Channel:
             raise CommandFailed(f"[lab] {shlex.join(argv)}", process.status_text(done.returncode), words)
         return process.Completed(argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
-    def stream(self, argv: Sequence[str], *, timeout: float | None = None, check: bool = True) -> Iterator[str]:
-        """The lines of a command's stdout and stderr as they come. CommandFailed at its end on a bad status."""
+    def stream(self, argv: Sequence[str], *, patience: float | None = None, check: bool = True) -> Iterator[str]:
+        """The lines of a command's stdout and stderr as they come. CommandFailed at its end on a bad status, and
+        when it has not said a word for `patience` seconds."""
         job = secrets.token_hex(8)
         ended = False
         command = [*self._ssh("-T"), _remote(argv, job)]
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        heard = time.monotonic()
+
+        def on_quiet() -> None:
+            self.ping()
+            if patience is not None and time.monotonic() - heard > patience:
+                raise CommandFailed(shlex.join(command), f"no word for {patience:g} s", "\n".join(last))
+
         try:
-            yield from process.stream(command, timeout=timeout, check=check, quiet=QUIET, on_quiet=self.ping)
+            for line in process.stream(command, check=check, quiet=QUIET, on_quiet=on_quiet):
+                last.append(line)
+                yield line
+                heard = time.monotonic()
             ended = True
         except LabStalled:
             ended = True  # there is nobody left to end it for us
@@ -119,10 +137,10 @@ class Channel:
             if not ended:
                 self.end(job)
 
-    def ping(self) -> None:
-        """Raises LabStalled when the lab has stopped answering."""
+    def ping(self, *, timeout: float = PING_DEADLINE) -> None:
+        """Raises LabStalled when the lab does not answer by then, or one of its processors has lost its timer."""
         try:
-            process.run([*self._ssh("-T"), "true"], timeout=PING_DEADLINE)
+            process.run([*self._ssh("-T"), _PING], timeout=timeout)
         except CommandFailed as error:
             raise LabStalled(
                 f"the lab does not answer any more ({error.status})",

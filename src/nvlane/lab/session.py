@@ -72,9 +72,9 @@ class Lab:
         """Run a command inside, to its end, and give its output; see Channel.run."""
         return self.channel.run(argv, input=stdin, timeout=timeout, check=check)
 
-    def stream(self, argv: Sequence[str], *, timeout: float | None = None, check: bool = True) -> Iterator[str]:
+    def stream(self, argv: Sequence[str], *, patience: float | None = None, check: bool = True) -> Iterator[str]:
         """The lines of a command's output as they come; see Channel.stream."""
-        return self.channel.stream(argv, timeout=timeout, check=check)
+        return self.channel.stream(argv, patience=patience, check=check)
 
     def put(self, content: bytes, path: str, *, mode: int = 0o644) -> None:
         """Write a file inside."""
