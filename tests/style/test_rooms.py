@@ -16,7 +16,7 @@ RULE = {
     "plan": frozenset({"model", "spec", "facts", "plan"}),
     "lanes": _UP_TO_LANES,
     "qemu": frozenset({"model", "qemu"}),
-    "libvirt": frozenset({"model", "libvirt"}),
+    "libvirt": frozenset({"model", "qemu", "libvirt"}),
     "cli": _ALL,
 }
 #: Rooms of values: what they compute depends on nothing but their arguments.

@@ -1,0 +1,59 @@
+"""What libvirt has no XML for, as words of `<qemu:commandline>`: QEMU's own syntax, with explicit bus= and addr=.
+
+The words are JSON wherever QEMU takes it. Devices must be: QEMU makes those of `key=value` form before those of JSON
+form, in which libvirt writes its root ports, and would not find the bus (system/vl.c, qemu_create_cli_devices).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, assert_never
+
+from nvlane.libvirt.places import Places, Spot
+from nvlane.model.device import BlockNode, Device, Frontend, Object, SocketChardev
+from nvlane.qemu.syntax import chardev_options, compact, device_properties, node_options, object_properties
+
+#: PCI devices of ours that ask for no slot of their own, for a conventional place will do.
+_CONVENTIONAL: Final = frozenset({"ich9-ahci"})
+
+
+def spots(devices: Sequence[Device], places: Places) -> dict[str, Spot]:
+    """A PCI place for each front end that needs one, by its id."""
+    return {
+        device.id: places.spot(device.driver, port=device.slot, last=True)
+        for device in devices
+        if isinstance(device, Frontend) and (device.slot or device.driver in _CONVENTIONAL)
+    }
+
+
+def words(devices: Sequence[Device], given: Mapping[str, Spot]) -> Iterator[str]:
+    """The arguments, in the order in which QEMU wants the things that refer to each other."""
+    if any(isinstance(device, Frontend) and device.driver == "nvdimm" for device in devices):
+        yield from ("-machine", "nvdimm=on")
+    for kind in (Object, BlockNode, SocketChardev, Frontend):
+        for device in devices:
+            if isinstance(device, kind):
+                yield from _words(device, given)
+
+
+def _words(device: Device, given: Mapping[str, Spot]) -> tuple[str, str]:
+    match device:
+        case Object():
+            return "-object", compact(object_properties(device))
+        case BlockNode():
+            return "-blockdev", compact(node_options(device))
+        case SocketChardev():
+            return "-chardev", chardev_options(device)
+        case Frontend():
+            return "-device", compact(placed(device, given.get(device.id)))
+        case _ as never:
+            assert_never(never)
+
+
+def placed(device: Frontend, spot: Spot | None) -> dict[str, object]:
+    """The properties of a device at its place."""
+    if spot is None:
+        return device_properties(device)
+    properties = device_properties(device, spot.bus)
+    head = {key: properties.pop(key) for key in ("driver", "id", "bus")}
+    return {**head, "addr": f"0x{spot.slot:x}", **properties}
