@@ -15,8 +15,10 @@ from nvlane.apply.operations.launch import Launch
 from nvlane.apply.operations.table import Launchers
 from nvlane.model.device import MachineDevice, MemoryNeeds, Object
 from nvlane.model.errors import HostError
+from nvlane.model.fabrics import FabricPath, Transport
 from nvlane.model.pci import PciAddress
 from nvlane.model.size import GIB, MIB
+from nvlane.plan.fabrics_step import BindNamespace, ConnectFabric, LinkConfigNode, MakeConfigNode, MountConfigfs
 from nvlane.plan.step import (
     BindDriver,
     CreateImage,
@@ -153,6 +155,40 @@ def _binds(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
+NVMET = "/sys/kernel/config/nvmet"
+NQN = "nqn.2014-08.org.example:disk"
+
+
+def fabrics_steps(*, connected: bool) -> list[Step]:
+    """A Target on this host, and, `connected`, this host as its Host."""
+    subsystem, host = f"{NVMET}/subsystems/{NQN}", f"{NVMET}/hosts/nqn.2014-08.org.example:host"
+    steps: list[Step] = [
+        LoadModule(name="configfs"),
+        MountConfigfs(target="/sys/kernel/config"),
+        LoadModule(name="nvmet"),
+        LoadModule(name="nvme-loop"),
+        MakeConfigNode(path=subsystem, attributes=(("attr_allow_any_host", "0"),)),
+        MakeConfigNode(path=f"{subsystem}/namespaces/1", attributes=(("device_path", "/srv/x"), ("enable", "1"))),
+        MakeConfigNode(path=host),
+        LinkConfigNode(path=f"{subsystem}/allowed_hosts/nqn.2014-08.org.example:host", node=host),
+        MakeConfigNode(path=f"{NVMET}/ports/1", attributes=(("addr_trtype", "loop"),)),
+        LinkConfigNode(path=f"{NVMET}/ports/1/subsystems/{NQN}", node=subsystem),
+    ]
+    if connected:
+        connect = ConnectFabric(
+            nqn=NQN,
+            path=FabricPath(transport=Transport.LOOP),
+            host_nqn="nqn.2014-08.org.example:host",
+            host_id="00000000-0000-0000-0000-000000000001",
+            controller_loss=-1,
+            reconnect_delay=2,
+            fast_io_fail=-1,
+        )
+        steps += [connect, MakeDirectory(path="/run/nvlane/vm/lane0")]
+        steps.append(BindNamespace(nqn=NQN, nsid=1, path="/run/nvlane/vm/lane0/namespace", block_size=512))
+    return steps
+
+
 @st.composite
 def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
     """Steps in the order of a real plan; each kind may be missing."""
@@ -168,6 +204,8 @@ def step_lists(draw: st.DrawFn) -> tuple[Step, ...]:
     if draw(st.booleans()):
         steps.append(MakeDirectory(path=draw(st.sampled_from(["/run/nvlane/huge", "/mnt/a/b", "/run"]))))
         steps.append(MountHugetlbfs(target=steps[-1].path, page_size=2 * MIB))
+    if draw(st.booleans()):
+        steps += fabrics_steps(connected=draw(st.booleans()))
     for form in draw(st.lists(st.sampled_from(["raw", "qcow2"]), unique=True)):
         steps.append(CreateImage(path=f"/srv/new.{form}", format=form, size=GIB))
     if draw(st.booleans()):

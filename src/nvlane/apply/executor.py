@@ -18,7 +18,7 @@ from nvlane.apply.operations.processes import boot_id
 from nvlane.apply.operations.table import Operations
 from nvlane.apply.progress import Progress, Silent
 from nvlane.apply.record import Done, Failed, Intent, Kept
-from nvlane.apply.store import modules_of_others
+from nvlane.apply.store import modules_of_others, shared_of_others
 from nvlane.apply.undo import undo
 from nvlane.model.errors import Bug, HostError, NotRestored, NvlaneError
 from nvlane.model.host import Host
@@ -44,7 +44,9 @@ def apply(
     NotRestored, from that error, when the undo itself left something.
     """
     progress = progress or Silent()
-    operations = operations.beside(lambda: modules_of_others(journal.directory))
+    operations = operations.beside(
+        lambda: modules_of_others(journal.directory), lambda: shared_of_others(journal.directory)
+    )
     numbers: list[int] = []
     try:
         for index, step in enumerate(steps):

@@ -70,6 +70,19 @@ class LinuxHost(LinuxReader):
                 raise
             Path(source).rename(target)
 
+    def symlink(self, node: str, path: str) -> None:
+        Path(path).symlink_to(node)
+
+    def converse(self, path: str, text: str) -> str:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+            return os.read(descriptor, 4096).decode(errors="replace")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+        finally:
+            os.close(descriptor)
+
     def mount(self, source: str, target: str, fstype: str, options: str) -> None:
         _checked(_libc().mount(source.encode(), target.encode(), fstype.encode(), 0, options.encode()), target)
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from nvlane import __version__
 from nvlane.apply.journal import JOURNAL, Entry, Journal, begin_of, entries_of, notes_of, read_records
 from nvlane.apply.lock import locked_directory
-from nvlane.apply.operations.found import FoundFunction, FoundModule
+from nvlane.apply.operations.found import FoundFunction, FoundModule, FoundShared
 from nvlane.apply.operations.processes import boot_id
 from nvlane.apply.record import Begin
 from nvlane.facts.shape import Drive
@@ -84,6 +84,17 @@ def modules_of_others(run: Path) -> dict[str, str]:
         for entry in _read(run.parent / name).outstanding
         if isinstance(entry.found, FoundModule)
         for module in entry.found.missing
+    }
+
+
+def shared_of_others(run: Path) -> dict[str, str]:
+    """What the other runs beside `run` had to make and may share (`FoundShared`) -> the name of that run."""
+    return {
+        entry.found.name: name
+        for name in _names(run.parent)
+        if name != run.name
+        for entry in _read(run.parent / name).outstanding
+        if isinstance(entry.found, FoundShared) and entry.found.missing
     }
 
 

@@ -19,7 +19,7 @@ from nvlane.apply.operations.processes import boot_id
 from nvlane.apply.operations.table import Operations
 from nvlane.apply.progress import Progress, Silent
 from nvlane.apply.record import End, Failed, Undo, Undone
-from nvlane.apply.store import modules_of_others
+from nvlane.apply.store import modules_of_others, shared_of_others
 from nvlane.model.errors import Bug, NotRestored, NvlaneError
 from nvlane.model.host import Host
 from nvlane.plan.step import Inverse
@@ -89,7 +89,9 @@ def undo(
     Raises nothing for what fails: the report names it. When everything is settled the journal ends with End.
     """
     progress = progress or Silent()
-    operations = operations.beside(lambda: modules_of_others(journal.directory))
+    operations = operations.beside(
+        lambda: modules_of_others(journal.directory), lambda: shared_of_others(journal.directory)
+    )
     planned = [(entry, inverse) for entry, inverse in plan_undo(journal, operations) if only is None or entry.n in only]
     done: list[UndoneStep] = []
     for index, (entry, inverse) in enumerate(planned):

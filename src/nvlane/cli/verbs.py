@@ -37,6 +37,7 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
     "The host": (
         _verb("restore", "After a crash: put back what an interrupted run changed."),
         _verb("target", "The vhost-user targets: start, stop, status, restart, rpc, top."),
+        _verb("fabrics", "NVMe over Fabrics: export, unexport, discover, connect, disconnect, list."),
         _verb("host", "Hugepages and drivers without a machine: setup, reset, status."),
     ),
     "Without hardware": (

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from nvlane.facts.attribute import attribute, names
 from nvlane.facts.dax import read_dax_devices
 from nvlane.facts.drives import read_drives
+from nvlane.facts.fabrics import read_fabrics
 from nvlane.facts.fingerprint import read_fingerprints
 from nvlane.facts.hugepages import hugetlbfs_mounts, read_default_size, read_pools, read_reserved
 from nvlane.facts.iommu import read_iommu, read_vfio
@@ -116,6 +117,7 @@ def _machine(host: HostReader, state_dir: str, runtime_dir: str) -> Facts:
         limits=read_limits(host),
         vfio=read_vfio(host, release, present, loadable),
         dax_devices=read_dax_devices(host),
+        fabrics=read_fabrics(host),
         bridges=tuple(n for n in names(host, "/sys/class/net") if host.exists(f"/sys/class/net/{n}/bridge")),
     )
 

@@ -10,7 +10,8 @@ from nvlane.model.host import HostReader
 
 INTERESTING: Final = (
     "vfio", "vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "iommufd", "uio", "uio_pci_generic",
-    "nvme", "nvme_core", "nvme_tcp", "nvme_rdma", "nvme_fc", "nvmet", "nvmet_tcp",
+    "nvme", "nvme_core", "nvme_fabrics", "nvme_tcp", "nvme_rdma", "nvme_fc", "nvme_loop",
+    "configfs", "nvmet", "nvmet_tcp", "nvmet_rdma", "nvmet_fc",
     "kvm", "kvm_amd", "kvm_intel", "vhost", "vhost_net", "vhost_vsock", "tun", "bridge",
     "nd_pmem", "device_dax", "dax_pmem", "virtio_pmem", "loop", "zfs",
 )  # fmt: skip

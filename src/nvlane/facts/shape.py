@@ -242,6 +242,66 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FabricConnection:
+    """One controller that this host has over a fabric, as sysfs tells it; `state` is 'live' when it can be used."""
+
+    controller: str
+    nqn: str
+    transport: str
+    address: str = ""
+    service: str = ""
+    host_address: str = ""
+    host_nqn: str = ""
+    state: str = ""
+    namespaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPort:
+    """A port of the kernel's NVMe target (nvmet), and the NQNs of the subsystems that it offers."""
+
+    number: int
+    transport: str
+    address: str = ""
+    service: str = ""
+    subsystems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedNamespace:
+    """A namespace of nvmet: the file or block device behind it."""
+
+    nsid: int
+    path: str
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedSubsystem:
+    """A subsystem of nvmet."""
+
+    nqn: str
+    any_host: bool
+    hosts: tuple[str, ...] = ()
+    namespaces: tuple[ExportedNamespace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fabrics:
+    """NVMe over Fabrics here. `options` are those that the kernel takes for a connection: none while nvme-fabrics is
+    not loaded, for then it cannot be asked."""
+
+    host_nqn: str = ""
+    host_id: str = ""
+    options: tuple[str, ...] = ()
+    configfs: bool = False
+    connections: tuple[FabricConnection, ...] = ()
+    ports: tuple[ExportPort, ...] = ()
+    subsystems: tuple[ExportedSubsystem, ...] = ()
+    tls_daemon: bool = False  # tlshd, which does the handshakes of kernel sockets, runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The whole picture. `taken` is seconds since the epoch, for people; plans must not depend on it."""
 
@@ -275,6 +335,7 @@ class Facts:
     fingerprints: tuple[Fingerprint, ...] = ()
     machines: tuple[str, ...] = ()  # names of nvlane's own machines that are up
     bridges: tuple[str, ...] = ()  # network bridges
+    fabrics: Fabrics = Fabrics()
     probe_kernel: str = ""  # kernel and initrd of nvlane's own probe guest, '' when none could be made
     probe_initrd: str = ""
     probe_cmdline: str = ""

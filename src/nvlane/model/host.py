@@ -98,6 +98,15 @@ class Host(HostReader, Protocol):
         """Give a file that is there a second name; FileExistsError when the name is taken, never an overwrite."""
         ...
 
+    def symlink(self, node: str, path: str) -> None:
+        """Make the symbolic link `path` to `node`; FileExistsError when the name is taken."""
+        ...
+
+    def converse(self, path: str, text: str) -> str:
+        """Write one command to a control device and read its answer on the same descriptor, as /dev/nvme-fabrics wants
+        it. The command may hold a secret: it is in no argument list and in no error."""
+        ...
+
     def listen(self, path: str) -> int:
         """A UNIX stream socket (mode 0600) that listens on `path`: its descriptor, to be handed over and closed."""
         ...

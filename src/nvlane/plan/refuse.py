@@ -209,6 +209,20 @@ def hugepages(lane: int | None, facts: Facts, *, node: int, page_size: int, page
     )
 
 
+def no_module(lane: int | None, facts: Facts, module: str, why: str) -> Refusal | None:
+    """A kernel module that is neither there nor to be had."""
+    name = module.replace("-", "_")
+    if name in facts.modules or name in facts.loadable:
+        return None
+    return Refusal(
+        code="no-module",
+        lane=lane,
+        reason=f"the kernel {facts.kernel} has no {module}, which {why} needs",
+        evidence=(f"{module} is neither built in nor found by modprobe",),
+        remedy="install the modules of this kernel (Debian: linux-image-amd64, not the cloud kernel), or boot another",
+    )
+
+
 def memlock(lane: int, facts: Facts, needed: int) -> Refusal | None:
     """VFIO locks all guest memory; the limit must allow it and must be known before QEMU fails half-way."""
     limit = facts.limits.memlock

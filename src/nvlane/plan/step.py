@@ -12,6 +12,7 @@ from typing import ClassVar
 from nvlane.model.device import Device, MachineDevice
 from nvlane.model.pci import PciAddress
 from nvlane.model.size import format_size
+from nvlane.plan.fabrics_step import FabricsInverse, FabricsStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +329,7 @@ Step = (
     | StartTarget
     | StartMachine
     | PlugDevices
+    | FabricsStep
 )
 Inverse = (
     UnloadModule
@@ -339,4 +341,5 @@ Inverse = (
     | StopTarget
     | StopMachine
     | UnplugDevices
+    | FabricsInverse
 )

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from nvlane.apply.memory.fabrics import MemoryFabrics
 from nvlane.apply.memory.kernel import Hugepages, MemoryProcess, Modules, Mounts, Pool, Processes
 from nvlane.apply.memory.pci import Bus, MemoryFunction
 from nvlane.apply.memory.tree import Tree
@@ -36,6 +37,7 @@ class MemoryHost:
         self.modules = Modules(self.tree, self.bus)
         self.hugepages = Hugepages(self.tree, dict(pools or {}))
         self.mounts = Mounts(self.tree)
+        self.fabrics = MemoryFabrics(self.tree, self.modules, self.mounts)
         self.processes = Processes(self.tree)
         self.before_effect: Callable[[str], None] = lambda _: None
         self._environment = dict(environment or {})
@@ -59,6 +61,7 @@ class MemoryHost:
         self.mounts.reboot()
         self.bus.open_nodes.clear()
         self.modules.reboot()
+        self.fabrics.reboot()
         self.bus.reboot()
         self.hugepages.reboot()
         self.tree.remove("/run")
@@ -174,9 +177,13 @@ class MemoryHost:
     def mkdir(self, path: str, *, mode: int = 0o700) -> None:
         self.before_effect(f"mkdir {path}")
         self.tree.add(path, "directory", mode=mode)
+        self.fabrics.made(path)
 
     def rmdir(self, path: str) -> None:
         self.before_effect(f"rmdir {path}")
+        if self.fabrics.owns(path):
+            self.fabrics.rmdir(path)
+            return
         if self.mounts.is_mountpoint(path):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
         self.tree.rmdir(path)
@@ -192,10 +199,21 @@ class MemoryHost:
     def mount(self, source: str, target: str, fstype: str, options: str) -> None:
         self.before_effect(f"mount {target}")
         self.mounts.mount(source, target, fstype, options)
+        self.fabrics.settle()
+
+    def symlink(self, node: str, path: str) -> None:
+        self.before_effect(f"symlink {path}")
+        self.tree.add(path, "link").target = node
+
+    def converse(self, path: str, text: str) -> str:
+        self.before_effect(f"write {path}")
+        self.tree.find(path)
+        return self.fabrics.connect(text)
 
     def umount(self, target: str) -> None:
         self.before_effect(f"umount {target}")
         self.mounts.umount(target)
+        self.fabrics.settle()
 
     def load_module(self, name: str) -> None:
         self.before_effect(f"load {name}")
@@ -203,10 +221,12 @@ class MemoryHost:
             self.modules.load(name.replace("-", "_"))
         except KeyError:
             raise CommandFailed(f"modprobe {name}", "exit status 1", f"Module {name} not found") from None
+        self.fabrics.settle()
 
     def unload_module(self, name: str) -> None:
         self.before_effect(f"unload {name}")
         self.modules.unload(name)
+        self.fabrics.settle()
 
     def claim_exclusively(self, block_device: str) -> bool:
         self.tree.find(block_device)

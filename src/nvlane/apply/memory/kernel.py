@@ -20,6 +20,10 @@ _NEEDS: Final = {
     "vfio_pci": ("vfio_pci_core",),
     "uio": (),
     "uio_pci_generic": ("uio",),
+    "configfs": (),
+    "nvmet": ("configfs",),
+    "nvme_fabrics": (),
+    "nvme_loop": ("nvme_fabrics", "nvmet"),
 }
 _DRIVERS: Final = {"vfio_pci": "vfio-pci", "uio_pci_generic": "uio_pci_generic"}
 

@@ -90,6 +90,16 @@ class FoundPlugged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundShared:
+    """A thing that several runs may need at once (a mount, a node of configfs, a connection), by a name of its own.
+    `missing` when it is not there, or only because other runs made it: the last of them to end takes it away."""
+
+    TAGGED: ClassVar[bool] = True
+    name: str
+    missing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoundNothing:
     """For inverses that look for themselves while they work, because every one of their parts is idempotent."""
 
@@ -105,6 +115,7 @@ Found = (
     | FoundImage
     | FoundProcess
     | FoundPlugged
+    | FoundShared
     | FoundNothing
 )
 
@@ -129,4 +140,18 @@ class MadeImage:
     mtime_ns: int
 
 
-Result = MadeProcess | MadeImage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundNamespace:
+    """The namespace that was bound to `path`: what the plan could not know. Sizes in bytes; the fingerprint is SHA-256
+    over byte ranges ((offset, length), ...) as the host read them, '' when it could not."""
+
+    TAGGED: ClassVar[bool] = True
+    path: str
+    device: str
+    size: int
+    block_size: int
+    ranges: tuple[tuple[int, int], ...] = ()
+    sha256: str = ""
+
+
+Result = MadeProcess | MadeImage | BoundNamespace

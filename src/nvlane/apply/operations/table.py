@@ -6,15 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nvlane.apply.operations.configfs import (
+    LinkConfigNodeOperation,
+    MakeConfigNodeOperation,
+    MountConfigfsOperation,
+    RemoveConfigLinkReversal,
+    RemoveConfigNodeReversal,
+    UnmountConfigfsReversal,
+)
 from nvlane.apply.operations.directories import MakeDirectoryOperation, RemoveDirectoryReversal
 from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverReversal
+from nvlane.apply.operations.fabric import ConnectFabricOperation, DisconnectFabricReversal
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
 from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
 from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
-from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal
+from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal, no_others
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
+from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNamespaceReversal
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
+from nvlane.plan import fabrics_step as fabrics
 from nvlane.plan import step as steps
 
 
@@ -34,12 +45,33 @@ class Operations:
     forward: Mapping[type, Operation[Any]]
     back: Mapping[type, Reversal[Any]]
 
-    def beside(self, others: Others) -> Operations:
-        """The same table for one of several runs: `others` tells which modules the other ones had to load."""
+    def beside(self, modules: Others, shared: Others) -> Operations:
+        """The same table for one of several runs: `modules` tells which modules the other ones had to load, `shared`
+        what else they had to make that two may need."""
         return Operations(
-            forward={**self.forward, steps.LoadModule: LoadModuleOperation(others)},
-            back={**self.back, steps.UnloadModule: UnloadModuleReversal(others)},
+            forward={**self.forward, steps.LoadModule: LoadModuleOperation(modules), **_fabrics(shared)},
+            back={**self.back, steps.UnloadModule: UnloadModuleReversal(modules), **_fabrics_back(shared)},
         )
+
+
+def _fabrics(shared: Others) -> dict[type, Operation[Any]]:
+    return {
+        fabrics.MountConfigfs: MountConfigfsOperation(shared),
+        fabrics.MakeConfigNode: MakeConfigNodeOperation(shared),
+        fabrics.LinkConfigNode: LinkConfigNodeOperation(shared),
+        fabrics.ConnectFabric: ConnectFabricOperation(shared),
+        fabrics.BindNamespace: BindNamespaceOperation(),
+    }
+
+
+def _fabrics_back(shared: Others) -> dict[type, Reversal[Any]]:
+    return {
+        fabrics.UnmountConfigfs: UnmountConfigfsReversal(shared),
+        fabrics.RemoveConfigNode: RemoveConfigNodeReversal(shared),
+        fabrics.RemoveConfigLink: RemoveConfigLinkReversal(shared),
+        fabrics.DisconnectFabric: DisconnectFabricReversal(shared),
+        fabrics.ReleaseNamespace: ReleaseNamespaceReversal(),
+    }
 
 
 def operations(launchers: Launchers) -> Operations:
@@ -55,6 +87,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.StartTarget: StartTargetOperation(launchers.targets),
             steps.StartMachine: StartMachineOperation(launchers.machine),
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
+            **_fabrics(no_others),
         },
         back={
             steps.UnloadModule: UnloadModuleReversal(),
@@ -66,5 +99,6 @@ def operations(launchers: Launchers) -> Operations:
             steps.StopTarget: StopReversal(),
             steps.StopMachine: StopReversal(launchers.machine),
             steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
+            **_fabrics_back(no_others),
         },
     )

@@ -17,6 +17,8 @@ from nvlane.plan.step import StartMachine, StartTarget
 
 #: The note of a run that is a target without a machine: whether its start was complete.
 TARGET_NOTE: Final = "target"
+#: The note of a run of `nvlane fabrics`: its kind ('export', 'connection'), NQN, and whether it was complete.
+FABRICS_NOTE: Final = "fabrics"
 
 
 class RunState(StrEnum):
@@ -54,6 +56,8 @@ def look_at(world: World, name: str) -> Seen:
         return Seen(run=run, state=RunState.LEFT if cut_short else RunState.PREPARED, why=why)
     if TARGET_NOTE in (run.notes or {}):
         return _look_at_target(world, run)
+    if FABRICS_NOTE in (run.notes or {}):
+        return _look_at_fabrics(world, run)
     try:
         record = recall(name, run.notes)
     except HostError as error:
@@ -73,6 +77,15 @@ def _look_at_target(world: World, run: RunRecord) -> Seen:
     if not pid:
         return Seen(run=run, state=RunState.LEFT, why="the target has ended")
     return Seen(run=run, state=RunState.UP, pid=pid)
+
+
+def _look_at_fabrics(world: World, run: RunRecord) -> Seen:
+    note = (run.notes or {})[FABRICS_NOTE]
+    if not note.get("complete"):
+        return Seen(run=run, state=RunState.LEFT, why=f"the {note.get('kind')} was cut short")
+    if run.begin is not None and run.begin.boot_id != boot_id(world.host):
+        return Seen(run=run, state=RunState.LEFT, why="the host was booted anew since")
+    return Seen(run=run, state=RunState.UP)
 
 
 def machine_pid(world: World, run: RunRecord) -> int:
@@ -107,5 +120,7 @@ def must_be_up(world: World, name: str) -> Seen:
         remedy = "wait for it" if seen.state is RunState.BUSY else f"nvlane restore {name} puts the host back"
         raise HostError(f"{name} is not up: {seen.why}", remedy=remedy)
     if seen.record is None:
+        if FABRICS_NOTE in (seen.run.notes or {}):
+            raise HostError(f"{name} is no machine", remedy="nvlane fabrics list shows what it is")
         raise HostError(f"{name} is a target without a machine", remedy=f"nvlane target status {name} shows it")
     return seen
