@@ -43,7 +43,7 @@ from nvlane.spec.reader import parse_spec
 from nvlane.targets.table import ENGINES
 
 CASES = Path(__file__).parents[1] / "cases"
-FOLDERS = ("machine", "emulated", "passthrough", "userspace", "vhost-user", "nvdimm", "attach")
+FOLDERS = ("machine", "emulated", "passthrough", "userspace", "vhost-user", "nvdimm", "fabrics", "attach")
 DIRECTORY = "/srv/vm"
 _KEYS = {"about", "facts", "spec", "attach", "facts_change", "facts_remove", "expect"}
 _EXPECT_KEYS = {"refusals", "notes", "steps", "claims", "machine"}

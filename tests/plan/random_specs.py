@@ -22,6 +22,7 @@ _USUAL = {
     "EmulatedNamespace": {"image", "size"},
     "VhostUser": set[str](),
     "Nvdimm": {"size"},
+    "Fabrics": {"address"},
 }
 _ASCII = st.characters(min_codepoint=32, max_codepoint=126)
 _SIZES = (4 * KIB, 128 * KIB, MIB, 2 * MIB, 16 * MIB, 100 * MIB, GIB, 3 * GIB, 64 * GIB, 1 << 41, MIB + 512)

@@ -14,7 +14,7 @@ import pytest
 from nvlane.model.errors import SpecError
 from nvlane.spec.declaration import declared, lane_classes, tables
 from nvlane.spec.reader import parse_spec
-from nvlane.spec.rules import across, emulated, machine, nvdimm, userspace, vhost_user
+from nvlane.spec.rules import across, emulated, fabrics, machine, nvdimm, userspace, vhost_user
 from nvlane.spec.schema import json_schema
 
 CASES = sorted((Path(__file__).parent.parent / "cases" / "spec").glob("*.toml"))
@@ -71,7 +71,7 @@ def _keys_used(table: type, data: dict[str, Any]) -> Iterator[str]:
 def test_every_rule_has_a_bad_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rule, taken away, lets at least one bad case through, or some other rule alone would do."""
     bad = [case for case in CASES if _header(case)[0] == "error"]
-    for module in (machine, across, emulated, userspace, vhost_user, nvdimm):
+    for module in (machine, across, emulated, userspace, vhost_user, nvdimm, fabrics):
         for rule in module.RULES:
             with monkeypatch.context() as patch:
                 patch.setattr(module, "RULES", tuple(other for other in module.RULES if other is not rule))

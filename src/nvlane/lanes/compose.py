@@ -21,6 +21,7 @@ from nvlane.model.device import MEMORY_SLOTS, Device, Frontend, MachineDevice, M
 from nvlane.model.pci import PciAddress
 from nvlane.plan import refuse
 from nvlane.plan.engine import Engines
+from nvlane.plan.fabrics_step import ConnectFabric
 from nvlane.plan.plan import Note, Plan, Refusal
 from nvlane.plan.pool import free_pages
 from nvlane.plan.step import BindDriver, LoadModule, MakeDirectory, PlugDevices, ReserveHugepages, StartMachine, Step
@@ -182,7 +183,8 @@ def _directories(facts: Facts, body: MachineDevice) -> tuple[Step, ...]:
 def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Refusal]]:
     """Add up what the machine and its lanes want of each pool, take off what is free, and reserve that first.
 
-    A module that two lanes load is loaded once, and so is a drive moved that is the sibling of another lane's.
+    A module that two lanes load is loaded once, a drive that is the sibling of another lane's is moved once, and a
+    subsystem with namespaces for two lanes is connected once.
     """
     wanted: dict[tuple[int, int], int] = defaultdict(int)
     others: list[Step] = []
@@ -190,7 +192,7 @@ def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Re
     for step in steps:
         if isinstance(step, ReserveHugepages):
             wanted[step.node, step.page_size] += step.pages
-        elif not isinstance(step, LoadModule | BindDriver):
+        elif not isinstance(step, LoadModule | BindDriver | ConnectFabric):
             others.append(step)
         elif step not in once:
             once.add(step)

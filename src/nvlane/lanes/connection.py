@@ -64,7 +64,7 @@ def _address_refusal(path: FabricPath, lane: int | None) -> Refusal | None:
             good = bool(FC_ADDRESS.fullmatch(path.address) and FC_ADDRESS.fullmatch(path.host_address))
             remedy = "write both as nn-0x…:pn-0x…, each with 16 digits (/sys/class/fc_host/*/node_name and port_name)"
         case Transport.TCP | Transport.RDMA:
-            good = is_ip(path.address)
+            good = is_ip(path.address) and (not path.host_address or is_ip(path.host_address))
             remedy = "write an IP address: the kernel resolves no names (getent ahosts NAME does)"
     if good:
         return None
@@ -72,9 +72,8 @@ def _address_refusal(path: FabricPath, lane: int | None) -> Refusal | None:
         code="fabric-address",
         lane=lane,
         reason=f"'{path.address}' is no address for {path.transport}"
-        if path.transport is not Transport.FC
-        else f"'{path.address}' and '{path.host_address}' are no addresses of two Fibre Channel ports",
-        evidence=(),
+        if path.transport is not Transport.FC and not path.host_address
+        else f"'{path.address}' and '{path.host_address}' are no two addresses for {path.transport}",
         remedy=remedy,
     )
 

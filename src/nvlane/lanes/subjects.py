@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nvlane.spec.document import Spec
-from nvlane.spec.lane import Emulated, Nvdimm, Passthrough, Userspace, VhostUser
+from nvlane.spec.lane import Emulated, Fabrics, Nvdimm, Passthrough, Userspace, VhostUser
 
 
 def paths(spec: Spec) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def paths(spec: Spec) -> tuple[str, ...]:
                 named.append(lane.file)
             case Nvdimm():
                 named.append(lane.path)
-            case Passthrough() | Userspace():
+            case Passthrough() | Userspace() | Fabrics():
                 pass
     return tuple(dict.fromkeys(path for path in named if path))
 

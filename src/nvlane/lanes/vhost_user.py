@@ -29,7 +29,7 @@ from nvlane.plan.step import Export, MakeDirectory, StartTarget, Step
 from nvlane.spec.lane import LaneKind, VhostFrontend
 from nvlane.spec.lane import VhostUser as VhostUserSpec
 
-_DEVICES = {VhostFrontend.VIRTIO_BLK: "vhost-user-blk-pci", VhostFrontend.VIRTIO_SCSI: "vhost-user-scsi-pci"}
+DEVICES = {VhostFrontend.VIRTIO_BLK: "vhost-user-blk-pci", VhostFrontend.VIRTIO_SCSI: "vhost-user-scsi-pci"}
 
 
 #: Milliseconds from the end of a target to QEMU's next try to connect: the least pause that a guest sees.
@@ -40,17 +40,9 @@ class VhostUser:
     kind: ClassVar[LaneKind] = LaneKind.VHOST_USER
 
     def refusals(self, lane: VhostUserSpec, at: Context) -> tuple[Refusal, ...]:
-        reasons = [refuse.no_device(at.index, at.qemu, _DEVICES[lane.frontend], f"vhost-user with {lane.frontend}")]
+        reasons = [refuse.no_device(at.index, at.qemu, DEVICES[lane.frontend], f"vhost-user with {lane.frontend}")]
         reasons += source_refusals(lane, at)
-        if at.running and not at.running.needs.shared:
-            reasons.append(
-                at.refuse(
-                    "memory-private",
-                    "the machine was started with private memory, which no target can reach",
-                    evidence=("its memory backends were made without share=on",),
-                    remedy='start it with a vhost-user lane in its spec, or with machine.memory_backing = "memfd"',
-                )
-            )
+        reasons += memory_refusals(at)
         reasons += core_refusals(lane.cores, at)
         return tuple(reason for reason in reasons if reason is not None)
 
@@ -71,7 +63,7 @@ class VhostUser:
         return MemoryNeeds(shared=True)
 
     def steps(self, lane: VhostUserSpec, at: Context) -> tuple[Step, ...]:
-        directory = _directory(at)
+        directory = directory_of(at)
         return (
             *source_steps(lane, at),
             MakeDirectory(path=directory),
@@ -80,7 +72,7 @@ class VhostUser:
                 name=f"{at.spec.machine.name}.{at.id}",
                 binary=at.engines[lane.engine].binary(at.facts),
                 directory=directory,
-                export=export(lane, at, _socket(at)),
+                export=export(lane, at, socket_of(at)),
                 opens=(lane.file,) if lane.file else (),
                 memlock=drive.memlock_needed(at, target=True) if lane.drive else None,
                 cpus=lane.cores or at.cpus,
@@ -92,10 +84,10 @@ class VhostUser:
     def devices(self, lane: VhostUserSpec, at: Context) -> tuple[Device, ...]:
         # QEMU blocks while it makes a device whose socket is not there: nvlane's sockets listen before it starts.
         again = RECONNECT_MS if at.engines[lane.engine].reconnects and at.qemu.reconnect_ms else 0
-        link = SocketChardev(id=f"{at.id}-link", path=_socket(at), reconnect_ms=again)
+        link = SocketChardev(id=f"{at.id}-link", path=socket_of(at), reconnect_ms=again)
         queues = "num-queues" if lane.frontend is VhostFrontend.VIRTIO_BLK else "num_queues"
-        properties: dict[str, object] = {"chardev": link.id, queues: _queues(lane, at)}
-        return (link, Frontend(driver=_DEVICES[lane.frontend], id=at.id, properties=properties, slot=True))
+        properties: dict[str, object] = {"chardev": link.id, queues: queues_of(lane, at)}
+        return (link, Frontend(driver=DEVICES[lane.frontend], id=at.id, properties=properties, slot=True))
 
     def claims(self, lane: VhostUserSpec, at: Context) -> tuple[Claim, ...]:
         locator = Locator(device_id=at.id, lun=0 if lane.frontend is VhostFrontend.VIRTIO_SCSI else None)
@@ -124,15 +116,15 @@ class VhostUser:
         return tuple(claims)
 
 
-def _directory(at: Context) -> str:
+def directory_of(at: Context) -> str:
     return f"{at.runtime}/{at.id}"
 
 
-def _socket(at: Context) -> str:
-    return f"{_directory(at)}/vhost.sock"
+def socket_of(at: Context) -> str:
+    return f"{directory_of(at)}/vhost.sock"
 
 
-def _queues(lane: VhostUserSpec, at: Context) -> int:
+def queues_of(lane: VhostUserSpec, at: Context) -> int:
     """Set on both ends: the daemon's default is 1 and QEMU's the number of vCPUs, and they refuse each other."""
     return lane.queues or at.vcpus
 
@@ -154,7 +146,7 @@ def _size(lane: VhostUserSpec, at: Context) -> int:
 
 def source_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
     """Why the engine cannot serve what the lane names, or must not take it."""
-    reasons = _engine_refusals(lane, at)
+    reasons = engine_refusals(lane, at)
     if lane.drive:
         reasons += drive.refusals(lane.drive, at, target=True)
         reasons += drive.namespace_refusals(lane.drive, lane.namespace, at)
@@ -166,6 +158,20 @@ def source_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
         reasons += image.file_refusals(lane.file, lane.size, at, f"{at.place}.file", read_only=lane.read_only)
         reasons += _format_refusals(lane, at)
     return reasons
+
+
+def memory_refusals(at: Context) -> list[Refusal]:
+    """A machine that runs, and whose memory no other process can reach."""
+    if at.running is None or at.running.needs.shared:
+        return []
+    return [
+        at.refuse(
+            "memory-private",
+            "the machine was started with private memory, which no target can reach",
+            evidence=("its memory backends were made without share=on",),
+            remedy='start it with a vhost-user lane in its spec, or with machine.memory_backing = "memfd"',
+        )
+    ]
 
 
 def core_refusals(cores: frozenset[int], at: Context) -> list[Refusal]:
@@ -195,7 +201,7 @@ def export(lane: VhostUserSpec, at: Context, socket: str) -> Export:
         node=f"{at.id}-node",
         socket=socket,
         frontend=str(lane.frontend),
-        queues=_queues(lane, at),
+        queues=queues_of(lane, at),
         block_size=_block_size(lane, at),
         read_only=lane.read_only,
         address=drive.locate(lane.drive, at).function.address if lane.drive else None,
@@ -207,7 +213,7 @@ def export(lane: VhostUserSpec, at: Context, socket: str) -> Export:
     )
 
 
-def _engine_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
+def engine_refusals(lane: VhostUserSpec, at: Context) -> list[Refusal]:
     engine: Engine | None = at.engines.get(lane.engine)
     if engine is None:
         known = ", ".join(sorted(at.engines))

@@ -65,7 +65,8 @@ class ContentClaim:
 class WriteClaim:
     """The guest writes a pattern, drawn anew each time, at `offset`, and the host reads the same bytes after `down`.
 
-    `host_path` is where the host reads: a file, or 'serial:SERIAL:NSID' for a drive that goes back to the kernel."""
+    `host_path` is where the host reads: a file, 'serial:SERIAL:NSID' for a drive that goes back to the kernel, or
+    'fabrics:NSID:NQN' for a namespace of a fabric, which is read before this host disconnects."""
 
     TAGGED: ClassVar[bool] = True
     lane: int
@@ -109,7 +110,21 @@ class PmemClaim:
     is_pmem: bool | None = None
 
 
-Claim = ControllerClaim | BlockClaim | ContentClaim | WriteClaim | LinkClaim | MemoryDeviceClaim | PmemClaim
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundClaim:
+    """The device is what was bound to `path` on the host. Its size, blocks and content are known only then; before it
+    is verified, this claim becomes a BlockClaim and a ContentClaim."""
+
+    TAGGED: ClassVar[bool] = True
+    lane: int
+    locator: Locator
+    path: str
+    read_only: bool | None = None
+
+
+Claim = (
+    ControllerClaim | BlockClaim | ContentClaim | WriteClaim | LinkClaim | MemoryDeviceClaim | PmemClaim | BoundClaim
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,11 +125,13 @@ def _address_refusals(path: FabricPath) -> tuple[Refusal, ...]:
 
 
 def is_ip(address: str) -> bool:
+    """An IP address, with a zone where it is a link-local one ('fe80::1%eth0')."""
+    plain, percent, zone = address.partition("%")
     try:
-        ipaddress.ip_address(address.partition("%")[0])
+        ipaddress.ip_address(plain)
     except ValueError:
         return False
-    return True
+    return not percent or re.fullmatch(r"[A-Za-z0-9._-]{1,15}", zone) is not None
 
 
 def _source_refusals(wanted: WantedExport, facts: Facts) -> tuple[Refusal, ...]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from nvlane.model.fabrics import DEFAULT_PORT, Transport
 from nvlane.model.size import KIB, MIB
 from nvlane.spec.key import Kind, key
 
 _NAME = r"([a-z0-9][a-z0-9-]{0,30})?"
+_NQN = r"nqn\.\d{4}-\d{2}\.[!-+\--~]{1,212}"  # a comma would end it in the kernel's list of options
 _SERIAL = r"[!-~]{0,20}"  # NVMe Base Specification 2.0, Identify Controller, SN: 20 ASCII characters
 
 
@@ -19,6 +21,7 @@ class LaneKind(StrEnum):
     USERSPACE = "userspace"
     VHOST_USER = "vhost-user"
     NVDIMM = "nvdimm"
+    FABRICS = "fabrics"
 
 
 class BlockFrontend(StrEnum):
@@ -199,4 +202,32 @@ class Nvdimm:
     mountpoint: str = key("Where the guest mounts it.", default="/mnt/pmem", pattern=r"/.+")
 
 
-Lane = Emulated | Passthrough | Userspace | VhostUser | Nvdimm
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fabrics:
+    """A namespace that another host exports over tcp, rdma or fc: this host connects, and the guest gets it."""
+
+    KIND: ClassVar[LaneKind] = LaneKind.FABRICS
+    name: str = key("Name of the lane; left out, its kind and number.", default="", pattern=_NAME)
+    write_proof: bool = key("The guest may write; the host reads it back after the guest has ended.", default=False)
+    transport: Transport = key("What carries the commands.", default=Transport.TCP)
+    address: str = key("The Target: an IP address, or nn-0x…:pn-0x… for fc.", default="", example="10.0.0.2")
+    paths: tuple[str, ...] = key("Further addresses of the same subsystem; the kernel joins them.", default=())
+    port: int = key("The Target's port, for tcp and rdma.", default=DEFAULT_PORT, minimum=1, maximum=65535)
+    host_address: str = key("The address here; fc needs it.", default="")
+    nqn: str = key("The subsystem.", pattern=_NQN, example="nqn.2014-08.org.example:disks")
+    namespace: int = key("The namespace to serve.", default=1, minimum=1)
+    host_nqn: str = key("Come as this host; left out, /etc/nvme/hostnqn.", default="", pattern=f"({_NQN})?")
+    secret: str = key("File with this host's DH-HMAC-CHAP key.", kind=Kind.PATH, default="")
+    controller_secret: str = key("File with the Target's key, to see who it is.", kind=Kind.PATH, default="")
+    tls: bool = key("With TLS (tcp; needs tlshd).", default=False)
+    controller_loss: int = key("Seconds until a lost Target is given up; -1: never.", default=-1, minimum=-1)
+    reconnect_delay: int = key("Seconds from one try to reconnect to the next.", default=2, minimum=1)
+    fast_io_fail: int = key("Seconds of loss after which I/O fails; -1: it waits.", default=-1, minimum=-1)
+    frontend: BlockFrontend = key("What the guest sees.", default=BlockFrontend.VIRTIO_BLK)
+    engine: str = key("A vhost-user target in QEMU's place; left out, none.", default="", pattern=r"[a-z-]*")
+    block_size: int = key("Logical block size of the namespace in bytes: 512 or 4096.", default=512)
+    iothread: bool = key("Serve it from a thread of its own, where the front end can.", default=True)
+    read_only: bool = key("The guest cannot write.", default=False)
+
+
+Lane = Emulated | Passthrough | Userspace | VhostUser | Nvdimm | Fabrics

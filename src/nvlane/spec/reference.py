@@ -13,7 +13,7 @@ from nvlane.spec.declaration import Declared, declared, lane_classes, tables
 from nvlane.spec.key import Kind
 from nvlane.spec.lane import EmulatedNamespace, Fdp, Zoned
 from nvlane.spec.machine import GuestNode
-from nvlane.spec.rules import across, emulated, machine, nvdimm, userspace, vhost_user
+from nvlane.spec.rules import across, emulated, fabrics, machine, nvdimm, userspace, vhost_user
 
 _HEAD: Final = """\
 # The spec
@@ -43,6 +43,7 @@ _RULES: Final[dict[str, tuple[Callable[..., Any], ...]]] = {
     "Userspace": userspace.RULES,
     "VhostUser": vhost_user.RULES,
     "Nvdimm": nvdimm.RULES,
+    "Fabrics": fabrics.RULES,
 }
 
 

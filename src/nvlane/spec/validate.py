@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from nvlane.spec.document import Spec
-from nvlane.spec.lane import Emulated, Nvdimm, Passthrough, Userspace, VhostUser
+from nvlane.spec.lane import Emulated, Fabrics, Nvdimm, Passthrough, Userspace, VhostUser
 from nvlane.spec.problem import Problem, Problems
-from nvlane.spec.rules import across, emulated, machine, nvdimm, userspace, vhost_user
+from nvlane.spec.rules import across, emulated, fabrics, machine, nvdimm, userspace, vhost_user
 
 
 def check(spec: Spec) -> Iterator[Problem]:
@@ -36,6 +36,9 @@ def _check_lane(spec: Spec, index: int) -> Problems:
         case Nvdimm():
             for nvdimm_rule in nvdimm.RULES:
                 yield from nvdimm_rule(lane, place)
+        case Fabrics():
+            for fabrics_rule in fabrics.RULES:
+                yield from fabrics_rule(lane, place)
         case Passthrough():
             return
         case _:

@@ -5,8 +5,11 @@ A drive is found by its serial, for it may have come back under another name. Re
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from typing import Final
 
+from nvlane.facts.fabrics import exported_path, find_namespace
 from nvlane.facts.locate import Located, find_drive
 from nvlane.facts.shape import Facts
 from nvlane.model.claim import Evidence
@@ -14,15 +17,34 @@ from nvlane.model.errors import HostError
 from nvlane.model.host import HostReader
 from nvlane.verify.look import Proof
 
+#: What the place of a proof begins with that is a namespace of a fabric ('fabrics:NSID:NQN').
+FABRICS_PLACE: Final = "fabrics:"
+
 
 def check_proofs(proofs: tuple[Proof, ...], host: HostReader, facts: Facts) -> tuple[Evidence, ...]:
-    """One piece of evidence a proof. `facts` must be taken after the undo."""
-    return tuple(_check(proof, host, facts) for proof in proofs)
+    """Evidence for each proof. `facts` must be taken after the undo; a proof on a fabric is read before it, and, when
+    this host is the Target too, also there."""
+    found = []
+    for proof in proofs:
+        found.append(_check(proof, host, facts))
+        behind = _exported(proof, host)
+        if behind:
+            there = _check(dataclasses.replace(proof, host_path=behind), host, facts)
+            found.append(dataclasses.replace(there, claim=f"the Target reads on {behind} what the guest wrote"))
+    return tuple(found)
+
+
+def _exported(proof: Proof, host: HostReader) -> str:
+    """What the Target, when it is this very host, has behind a namespace: a raw file or block device."""
+    if not proof.host_path.startswith(FABRICS_PLACE):
+        return ""
+    nsid, _, nqn = proof.host_path.removeprefix(FABRICS_PLACE).partition(":")
+    return exported_path(host, nqn, int(nsid))
 
 
 def _check(proof: Proof, host: HostReader, facts: Facts) -> Evidence:
     try:
-        path = _where(proof, facts)
+        path = _where(proof, host, facts)
         found = hashlib.sha256(_read(path, proof, host, facts)).hexdigest()
         name = path
     except (OSError, HostError) as error:
@@ -36,7 +58,9 @@ def _check(proof: Proof, host: HostReader, facts: Facts) -> Evidence:
     )
 
 
-def _where(proof: Proof, facts: Facts) -> str:
+def _where(proof: Proof, host: HostReader, facts: Facts) -> str:
+    if proof.host_path.startswith(FABRICS_PLACE):
+        return _on_fabric(proof.host_path.removeprefix(FABRICS_PLACE), host)
     if not proof.host_path.startswith("serial:"):
         return proof.host_path
     serial, _, nsid = proof.host_path.rpartition(":")
@@ -47,6 +71,14 @@ def _where(proof: Proof, facts: Facts) -> str:
         if namespace.nsid == int(nsid):
             return f"/dev/{namespace.name}"
     raise HostError(f"{located.function.address} shows no namespace {nsid} on the host")
+
+
+def _on_fabric(place: str, host: HostReader) -> str:
+    nsid, _, nqn = place.partition(":")
+    name = find_namespace(host, nqn, int(nsid))
+    if not name:
+        raise HostError(f"this host is not connected to namespace {nsid} of {nqn}")
+    return f"/dev/{name}"
 
 
 def _read(path: str, proof: Proof, host: HostReader, facts: Facts) -> bytes:

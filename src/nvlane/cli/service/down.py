@@ -18,7 +18,7 @@ from nvlane.model.claim import Evidence
 from nvlane.model.device import BootDisk
 from nvlane.model.errors import HostError, WireError
 from nvlane.plan.step import StartMachine
-from nvlane.verify.proof import check_proofs
+from nvlane.verify.proof import FABRICS_PLACE, check_proofs
 from nvlane.wire.qmp import Qmp
 
 
@@ -50,13 +50,15 @@ def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
     # The machine first: while it runs, its guest would be asked to let go of each attached lane, and may not answer.
     started = [entry.n for entry in journal.entries() if isinstance(entry.step, StartMachine) and not entry.undone]
     report = _backwards(world, journal, tell, only=started)
+    # A namespace of a fabric is read while this host is still connected: afterwards it is only at its Target.
+    early = _read_proofs(world, record, tell, on_fabric=True) if record is not None and not report.failed else ()
     if not report.failed:
         rest = _backwards(world, journal, tell)
         report = UndoReport(steps=(*report.steps, *rest.steps))
     if report.failed:
-        return WentDown(name=name, report=report)
+        return WentDown(name=name, report=report, proofs=early)
     try:
-        proofs = _read_proofs(world, record, tell) if record is not None else ()
+        proofs = (*early, *_read_proofs(world, record, tell, on_fabric=False)) if record is not None else ()
     finally:
         world.store.remove(journal)
     return WentDown(name=name, report=report, proofs=proofs)
@@ -73,12 +75,13 @@ def _backwards(world: World, journal: Journal, tell: Tell, *, only: Collection[i
     )
 
 
-def _read_proofs(world: World, record: MachineRecord, tell: Tell) -> tuple[Evidence, ...]:
-    if not record.proofs:
+def _read_proofs(world: World, record: MachineRecord, tell: Tell, *, on_fabric: bool) -> tuple[Evidence, ...]:
+    wanted = tuple(proof for proof in record.proofs if proof.host_path.startswith(FABRICS_PLACE) == on_fabric)
+    if not wanted:
         return ()
     tell.phase("reading on the host what the guest wrote")
-    facts = read_paths_of(world, [proof.host_path for proof in record.proofs if proof.host_path.startswith("/")])
-    proofs = check_proofs(record.proofs, world.host, facts)
+    facts = read_paths_of(world, [proof.host_path for proof in wanted if proof.host_path.startswith("/")])
+    proofs = check_proofs(wanted, world.host, facts)
     for piece in proofs:
         tell.evidence(piece, record.lane_name(piece.lane))
     return proofs

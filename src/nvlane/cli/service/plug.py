@@ -8,6 +8,7 @@ from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
 from nvlane.apply.operations.plug import PLUG_DEADLINE
 from nvlane.apply.undo import UndoReport, undo
+from nvlane.cli.service.bound import settle
 from nvlane.cli.service.clock import Clock
 from nvlane.cli.service.record import LaneRecord, MachineRecord, keep, spec_now
 from nvlane.cli.service.refused import raise_if_refused
@@ -54,7 +55,7 @@ def attach(
             name=lane_name,
             kind=str(table.KIND),
             devices=plan.devices,
-            claims=tuple(dataclasses.replace(claim, lane=number) for claim in plan.claims),
+            claims=tuple(dataclasses.replace(claim, lane=number) for claim in settle(plan.claims, journal.entries())),
             steps=numbers,
             text=file.text,
             directory=file.directory,

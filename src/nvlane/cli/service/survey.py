@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from nvlane.facts.shape import Facts, PathFacts
 from nvlane.lanes.compose import make_plan
+from nvlane.model.fabrics import UUID_NQN, Transport
 from nvlane.model.size import GIB, MIB
 from nvlane.plan import refuse
 from nvlane.plan.plan import Refusal
@@ -20,6 +21,7 @@ from nvlane.spec.lane import (
     BlockFrontend,
     Emulated,
     EmulatedNamespace,
+    Fabrics,
     Fdp,
     Lane,
     LaneKind,
@@ -34,6 +36,10 @@ from nvlane.targets.table import ENGINES
 
 #: An image that is not there yet, in a directory with room: what a lane refuses is then never the image.
 _IMAGE = "/nvlane-doctor/image"
+#: A Target somewhere: an address for documentation (RFC 5737), a port's names. Nobody connects to it.
+_ELSEWHERE = "192.0.2.1"
+_PORT = "nn-0x0000000000000000:pn-0x0000000000000000"
+_NQN = f"{UUID_NQN}00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,9 @@ def _without_drive(facts: Facts) -> Iterator[Trial]:
         ("an NVDIMM of memory", Nvdimm(backing=Backing.MEMORY, size=256 * MIB)),
         ("an NVDIMM of hugepages", Nvdimm(backing=Backing.HUGEPAGES, size=256 * MIB)),
         ("virtio-pmem on a file", Nvdimm(backing=Backing.FILE, path=_IMAGE, size=256 * MIB)),
+        ("a namespace over tcp", Fabrics(address=_ELSEWHERE, nqn=_NQN)),
+        ("a namespace over rdma", Fabrics(transport=Transport.RDMA, address=_ELSEWHERE, nqn=_NQN)),
+        ("a namespace over fc", Fabrics(transport=Transport.FC, address=_PORT, host_address=_PORT, nqn=_NQN)),
     )
     for variant, lane in lanes:
         refusals = _refusals(lane, facts)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
 from nvlane.apply.undo import plan_undo
+from nvlane.cli.service.bound import settle
 from nvlane.cli.service.clock import Clock, StepClock
 from nvlane.cli.service.record import LaneRecord, MachineRecord, keep
 from nvlane.cli.service.refused import raise_if_refused
@@ -18,6 +20,7 @@ from nvlane.cli.service.world import World, read_for
 from nvlane.facts.shape import Facts
 from nvlane.lanes.compose import make_plan
 from nvlane.model.errors import Bug, WireError
+from nvlane.plan.fabrics_step import BindNamespace, ConnectFabric
 from nvlane.plan.plan import Plan
 from nvlane.plan.step import BindDriver, StartMachine, StartTarget, Step
 from nvlane.spec.document import Spec
@@ -109,17 +112,20 @@ def _record(file: SpecFile, spec: Spec, plan: Plan) -> MachineRecord:
 def _lanes(spec: Spec, facts: Facts, plan: Plan, journal: Journal) -> tuple[LaneRecord, ...]:
     """Each lane with its own part of what was done, so that it can be detached alone."""
     numbers = {_whose(entry.step): entry.n for entry in journal.entries()}
+    claims = settle(plan.claims, journal.entries())
+    plans = [make_plan(_alone(spec, index), facts, ENGINES) for index in range(len(spec.lanes))]
+    # What two lanes need (a connection to one subsystem) stays until the machine goes.
+    takers = Counter(whose for alone in plans for whose in {_whose(step) for step in alone.steps})
     records = []
-    for index, lane in enumerate(spec.lanes):
-        alone = make_plan(_alone(spec, index), facts, ENGINES)
-        wanted = [_whose(step) for step in alone.steps]
+    for index, (lane, alone) in enumerate(zip(spec.lanes, plans, strict=True)):
+        wanted = [whose for step in alone.steps if takers[whose := _whose(step)] == 1]
         records.append(
             LaneRecord(
                 number=index,
                 name=spec.lane_name(index),
                 kind=str(lane.KIND),
                 devices=alone.devices,
-                claims=tuple(claim for claim in plan.claims if claim.lane == index),
+                claims=tuple(claim for claim in claims if claim.lane == index),
                 steps=tuple(sorted(numbers[whose] for whose in wanted if whose and whose in numbers)),
             )
         )
@@ -138,5 +144,7 @@ def _whose(step: Step) -> str:
             return f"bind {step.address}"
         case StartTarget():
             return f"target {step.name}"
+        case ConnectFabric() | BindNamespace():
+            return step.describe()
         case _:
             return ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from nvlane.spec.document import Spec
 from nvlane.spec.drive import whole_drive
-from nvlane.spec.lane import Emulated, Filesystem, Nvdimm, Passthrough, Userspace, VhostUser
+from nvlane.spec.lane import Emulated, Fabrics, Filesystem, Nvdimm, Passthrough, Userspace, VhostUser
 from nvlane.spec.problem import Problem, Problems
 
 #: A drive that somebody wants: (whose, place, drive).
@@ -62,6 +62,17 @@ def files_differ(spec: Spec) -> Problems:
         if first != place and not (read_only and first_read_only):
             message = f"{first} has {path} already"
             yield Problem(place=place, message=message, remedy="name another file: two writers destroy what is on it")
+
+
+def namespaces_differ(spec: Spec) -> Problems:
+    """A namespace of a fabric is given away once."""
+    seen: dict[tuple[str, int], int] = {}
+    for index, lane in enumerate(spec.lanes):
+        if isinstance(lane, Fabrics):
+            first = seen.setdefault((lane.nqn, lane.namespace), index)
+            if first != index:
+                message = f"lane[{first}] has namespace {lane.namespace} of {lane.nqn} already"
+                yield Problem(place=f"lane[{index}].namespace", message=message, remedy="name another namespace")
 
 
 def _files(spec: Spec) -> Iterator[tuple[str, str, bool]]:
@@ -120,6 +131,7 @@ RULES = (
     lane_names_differ,
     drives_differ,
     files_differ,
+    namespaces_differ,
     serials_differ,
     subsystems_differ,
     mountpoints_differ,
