@@ -15,15 +15,29 @@ from nvlane.qemu.syntax import chardev_options, compact, device_properties, node
 
 #: PCI devices of ours that ask for no slot of their own, for a conventional place will do.
 _CONVENTIONAL: Final = frozenset({"ich9-ahci"})
+#: Chassis numbers of our root ports: libvirt numbers its own from 1 (qemuDomainAssignPCIAddresses).
+_CHASSIS: Final = 200
 
 
-def spots(devices: Sequence[Device], places: Places) -> dict[str, Spot]:
-    """A PCI place for each front end that needs one, by its id."""
-    return {
-        device.id: places.spot(device.driver, port=device.slot, last=True)
-        for device in devices
-        if isinstance(device, Frontend) and (device.slot or device.driver in _CONVENTIONAL)
-    }
+def place(devices: Sequence[Device], places: Places) -> tuple[tuple[Device, ...], dict[str, Spot]]:
+    """The devices with the root ports that they need before them, and the PCI places, by id.
+
+    A device that can be hot-plugged gets a root port of its own on the command line too. libvirt takes the ports that
+    it knows for free, and puts the next device there that somebody adds to the domain; of this one it does not know.
+    """
+    given: dict[str, Spot] = {}
+    ports: list[Device] = []
+    for device in devices:
+        if not isinstance(device, Frontend) or not (device.slot or device.driver in _CONVENTIONAL):
+            continue
+        spot = places.far_spot(device.driver)
+        if device.slot and places.express:
+            port = f"{device.id}-port"
+            properties: dict[str, object] = {"chassis": _CHASSIS + spot.slot, "port": spot.slot << 3}
+            ports.append(Frontend(driver="pcie-root-port", id=port, properties=properties))
+            given[port], spot = spot, Spot(index=-1, slot=0, bus=port)
+        given[device.id] = spot
+    return (*ports, *devices), given
 
 
 def words(devices: Sequence[Device], given: Mapping[str, Spot]) -> Iterator[str]:

@@ -40,6 +40,7 @@ class Renderer:
     lane: LaneDevices
     places: Places
     capabilities: LibvirtCapabilities
+    hot: bool = False
 
     def address(self, driver: str, *, port: bool = True) -> Node | None:
         """An explicit PCI place; none where libvirt has yet to choose those of all devices."""
@@ -73,7 +74,12 @@ def on_controller(head: Frontend, at: Renderer) -> Rendered | None:
     kinds = {"virtio-scsi-pci": "scsi", "ich9-ahci": "sata", "qemu-xhci": "usb"}
     riders = at.lane.riders(head)
     kind = kinds.get(head.driver)
-    if kind is None or len(riders) != 1 or not only(head.properties, "iothread", "num_queues"):
+    if (
+        kind is None
+        or (at.hot and kind != "scsi")
+        or len(riders) != 1
+        or not only(head.properties, "iothread", "num_queues")
+    ):
         return None
     rider = riders[0]
     drive = at.lane.drive(rider)
@@ -116,7 +122,12 @@ def on_controller(head: Frontend, at: Renderer) -> Rendered | None:
 
 def nvme(head: Frontend, at: Renderer) -> Rendered | None:
     """A controller with plain namespaces, numbered from 1; all else that the protocol has is the command line's."""
-    if not at.capabilities.has(Feature.NVME_BUS) or not only(head.properties, "serial", "drive", *_TUNING, *_BLOCKS):
+    # libvirt hot-plugs no NVMe controllers (qemuDomainAttachControllerDevice knows SCSI ones only).
+    if (
+        at.hot
+        or not at.capabilities.has(Feature.NVME_BUS)
+        or not only(head.properties, "serial", "drive", *_TUNING, *_BLOCKS)
+    ):
         return None
     spaces = at.lane.riders(head) or (head,)
     sources = [_source(at.lane.drive(space), at) for space in spaces]

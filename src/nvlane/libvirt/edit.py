@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from nvlane.libvirt import memory
 from nvlane.libvirt.capabilities import LibvirtCapabilities
-from nvlane.libvirt.commandline import spots, words
+from nvlane.libvirt.commandline import place, words
 from nvlane.libvirt.disks import Renderer
 from nvlane.libvirt.document import parse_domain
 from nvlane.libvirt.editor import Editor
@@ -53,7 +53,7 @@ def give(
     root = parse_domain(xml)
     places = Places(root)
     split = sort_out(devices, places, capabilities)
-    _refuse_taken_ids(split, ids(root), lane)
+    refuse_taken_ids(split, places)
     editor = Editor(xml, standing)
     if needs.shared or hugepage:
         memory.share(editor, hugepage)
@@ -62,13 +62,13 @@ def give(
     for part in split.parts:
         if part.memory:
             memory.add_device_memory(editor, part.memory)
-    given = spots(split.commandline, places)
+    placed, given = place(split.commandline, places)
     _add_threads(editor, split.parts)
     _add_ports(editor, places)
     for part in split.parts:
         for element in part.devices:
             editor.insert("devices", [element], after=_neighbours(element.tag))
-    _add_words(editor, tuple(words(split.commandline, given)))
+    _add_words(editor, tuple(words(placed, given)))
     _add_overrides(editor, split.parts)
     names = {key: value for part in split.parts for key, value in part.names.items()}
     left = [device.id for device in split.commandline if isinstance(device, Frontend)]
@@ -105,22 +105,25 @@ class Split:
     commandline: tuple[Device, ...]
 
 
-def sort_out(devices: Sequence[Device], places: Places, capabilities: LibvirtCapabilities) -> Split:
-    """A front end with all that stands behind it is either first-class or not at all."""
+def sort_out(
+    devices: Sequence[Device], places: Places, capabilities: LibvirtCapabilities, *, hot: bool = False
+) -> Split:
+    """A front end with all that stands behind it is either first-class or not at all. `hot` for a running domain."""
     lane = LaneDevices(devices)
-    at = Renderer(lane=lane, places=places, capabilities=capabilities)
+    at = Renderer(lane=lane, places=places, capabilities=capabilities, hot=hot)
     parts = tuple(part for head in lane.heads() if (part := first_class(head, at)) is not None)
     covered = frozenset[str]().union(*(part.covers for part in parts))
     return Split(parts=parts, commandline=tuple(d for d in lane.devices if name_of(d) not in covered))
 
 
-def _refuse_taken_ids(split: Split, taken: frozenset[str], lane: str) -> None:
+def refuse_taken_ids(split: Split, places: Places) -> None:
+    """Raises Refused for an id that the domain has already."""
     wanted = {value for part in split.parts for value in part.names.values()}
     wanted |= {name_of(device) for device in split.commandline}
-    if both := sorted(wanted & taken):
+    if both := sorted(wanted & ids(places.root)):
         raise Refused(
             f"the domain has a device with the id '{both[0]}' already",
-            remedy=f"take the lane away that has it, or give '{lane}' another id",
+            remedy="take the lane away that has it, or give the new one another id",
         )
 
 
@@ -176,16 +179,8 @@ def _notes(places: Places, commandline: Sequence[str]) -> tuple[Notice, ...]:
     notes: list[Notice] = []
     if places.new_ports:
         numbers = ", ".join(str(index) for index in places.new_ports)
-        text = f"no PCIe root port was free: nvlane adds the controller with index {numbers}"
+        text = f"no PCIe root port is free in the domain: nvlane adds the controller with index {numbers}"
         notes.append(Notice(code="ports-added", text=text))
-    elif commandline and places.express and not places.free_ports_left():
-        notes.append(
-            Notice(
-                code="last-port",
-                text="libvirt does not know that its last free root port is now taken, and may use it for a new device",
-                remedy="add ports: virt-xml DOMAIN --add-device --controller pci,model=pcie-root-port",
-            )
-        )
     if commandline:
         text = "libvirt has no XML for " + ", ".join(commandline) + ": it marks the domain as tainted (custom-argv)"
         notes.append(Notice(code="commandline", text=text))

@@ -96,13 +96,18 @@ class Editor:
             self.raw = self.raw[: span[0]] + written[len(name) + 2 : -1].encode() + self.raw[span[1] :]
             self.additions.append(replace(wanted, old=old))
 
-    def raise_amount(self, path: str, name: str, amount: int, base: int, *, after: Sequence[str] = ()) -> int:
-        """Adds `amount` (KiB, or a count) to a number, which is `base` where it is not there yet. The new number."""
+    def raise_amount(
+        self, path: str, name: str, amount: int, base: int, *, after: Sequence[str] = (), **more: str
+    ) -> int:
+        """Adds `amount` (KiB, or a count) to a number, which is `base` where it is not there yet. The new number.
+
+        `more` are further attributes of an element that has to be made.
+        """
         element = self.at(path).first(name)
         wanted = Addition(kind=Kind.AMOUNT, path=path, name=name, amount=amount)
         if element is None:
             total = base + amount
-            unit = {} if name == "iothreads" else {"unit": "KiB"}
+            unit = more if name == "iothreads" else {**more, "unit": "KiB"}
             text = self._place(path, (node(name, text=total, **unit),), after)
             self.additions.append(replace(wanted, new=str(base), text=text))
             return total

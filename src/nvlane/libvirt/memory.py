@@ -51,7 +51,7 @@ def make_room(editor: Editor, hotplug: int, slots: int) -> None:
     memory = root.find("memory")
     total = kib(memory) if memory is not None else 0
     devices = sum(_size(device) for device in root.iterate("devices/memory"))
-    editor.raise_amount("", "maxMemory", hotplug // KIB, total, after=_HEAD)
+    editor.raise_amount("", "maxMemory", hotplug // KIB, total, after=_HEAD, slots="0")
     editor.raise_count("maxMemory", "slots", max(slots, 1))
     editor.container("", "cpu", after=("features", "os", *_SIZES))
     vcpus = int(root.value("vcpu") or "1")

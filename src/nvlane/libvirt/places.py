@@ -35,14 +35,16 @@ class Spot:
 
 
 class Places:
-    """The free places of one domain. `grow` lets it add PCIe root ports, which a running domain cannot get."""
+    """The free places of one domain. `grow` lets it add PCIe root ports, which a running domain cannot get. `busy` are
+    further places, as (QEMU's bus id, slot), that are taken."""
 
-    def __init__(self, root: Element, *, grow: bool = True) -> None:
+    def __init__(self, root: Element, *, grow: bool = True, busy: frozenset[tuple[str, int]] = frozenset()) -> None:
         self.root = root
         self.new_ports: list[int] = []
         self._topology = topology(root)
         self._grow = grow
-        self._given: set[tuple[int, int]] = set()
+        numbers = {bus.id: bus.index for bus in self._topology.buses} if self._topology else {}
+        self._given = {(numbers[bus], slot) for bus, slot in busy if bus in numbers}
         self._names = {target.attributes.get("dev", "") for target in root.iterate("devices/disk/target")}
         self._controllers: dict[str, set[int]] = {}
         self._threads = _threads(root)
@@ -56,44 +58,54 @@ class Places:
     def express(self) -> bool:
         return self._topology is not None and self._topology.express
 
-    def spot(self, driver: str, *, port: bool = True, last: bool = False) -> Spot:
-        """A place for a device; `port` for one that is PCIe and may be hot-plugged. `last` starts at the far end, away
-        from where libvirt will put what it adds itself, for a device that it does not know of.
+    def spot(self, driver: str, *, port: bool = True) -> Spot:
+        """A place that libvirt would choose: `port` for a device that is PCIe, and gets a root port on such a board.
 
         Raises Refused where there is none.
         """
-        seen = self._topology
-        if seen is None:
-            raise Refused(
-                f"this machine type has no PCI bus, and {driver} needs one",
-                remedy="use a q35 or pc (i440fx) machine type, or 'virt' on aarch64",
-            )
+        seen = self._seen(driver)
         if not seen.express:
-            return self._slot(seen, driver, last=last)
-        if not port or (last and not seen.addressed):
-            return self._root_slot(seen, driver)
-        return self._port(seen, driver, last=last)
+            return self._slot(seen, driver)
+        return self._port(seen, driver) if port else self.far_spot(driver)
 
-    def _slot(self, seen: Topology, driver: str, *, last: bool) -> Spot:
-        for bus in conventional(seen):
-            free = [slot for slot in seen.free_slots(bus) if (bus.index, slot) not in self._given]
-            if free:
-                return self._give(bus, max(free) if last else min(free))
-        raise Refused(
-            f"no PCI slot is free for {driver}",
-            remedy="remove a device, or add a bus: virt-xml DOMAIN --add-device --controller pci,model=pci-bridge",
-        )
-
-    def _root_slot(self, seen: Topology, driver: str) -> Spot:
+    def far_spot(self, driver: str) -> Spot:
+        """A place at the far end of the root bus, away from where libvirt puts what it adds, for a device that libvirt
+        does not know of."""
+        seen = self._seen(driver)
+        if not seen.express:
+            return self._slot(seen, driver, far=True)
         free = [slot for slot in seen.free_slots(seen.root) if (0, slot) not in self._given]
         if not free:
             raise Refused(f"no slot of the root bus is free for {driver}", remedy="remove a device of bus 0x00")
         return self._give(seen.root, max(free))
 
-    def _port(self, seen: Topology, driver: str, *, last: bool) -> Spot:
+    def hot_spot(self, driver: str) -> Spot:
+        """A place in a running machine, as far as can be from the one that libvirt would take next."""
+        seen = self._seen(driver)
+        return self._port(seen, driver, far=True) if seen.express else self._slot(seen, driver, far=True)
+
+    def _seen(self, driver: str) -> Topology:
+        if self._topology is None:
+            raise Refused(
+                f"this machine type has no PCI bus, and {driver} needs one",
+                remedy="use a q35 or pc (i440fx) machine type, or 'virt' on aarch64",
+            )
+        return self._topology
+
+    def _slot(self, seen: Topology, driver: str, *, far: bool = False) -> Spot:
+        for bus in conventional(seen):
+            free = [slot for slot in seen.free_slots(bus) if (bus.index, slot) not in self._given]
+            if free:
+                return self._give(bus, max(free) if far else min(free))
+        raise Refused(
+            f"no PCI slot is free for {driver}",
+            remedy="remove a device, or add a bus: virt-xml DOMAIN --add-device --controller pci,model=pci-bridge",
+        )
+
+    def _port(self, seen: Topology, driver: str, *, far: bool = False) -> Spot:
         free = [bus for bus in seen.free_ports() if (bus.index, 0) not in self._given]
         if free:
-            return self._give(free[-1 if last else 0], 0)
+            return self._give(free[-1 if far else 0], 0)
         if not self._grow:
             raise Refused(
                 f"no PCIe root port is free for {driver}, and a running machine gets no new ones",
@@ -106,11 +118,6 @@ class Places:
     def _give(self, bus: Bus, slot: int) -> Spot:
         self._given.add((bus.index, slot))
         return Spot(index=bus.index, slot=slot, bus=bus.id)
-
-    def free_ports_left(self) -> int:
-        """Root ports that nobody has, after what was given out."""
-        seen = self._topology
-        return sum((bus.index, 0) not in self._given for bus in seen.free_ports()) if seen else 0
 
     def target(self, prefix: str) -> str:
         """A free name of the series 'vd', 'sd': vda, vdb, ... vdz, vdaa."""

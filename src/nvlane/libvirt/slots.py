@@ -93,7 +93,7 @@ def topology(root: Element) -> Topology | None:
         buses=tuple(buses[index] for index in sorted(buses)),
         taken=frozenset({*_addresses(root), *taken}),
         express=express,
-        addressed=not any(_lacks_address(d) for d in devices.children) if devices else True,
+        addressed=devices is not None and _is_addressed(devices),
         unplaced=unplaced,
     )
 
@@ -129,6 +129,12 @@ def _addresses(root: Element) -> Iterator[Place]:
             if address.attributes.get("type") == "pci" and "slot" in address.attributes:
                 bus, slot, function = (int(address.attributes.get(key, "0"), 0) for key in ("bus", "slot", "function"))
                 yield bus, slot, function
+
+
+def _is_addressed(devices: Element) -> bool:
+    """Whether libvirt has been through it: it adds a USB controller and a balloon, too, where none is ruled out."""
+    complete = next(devices.iterate("controller[type=usb]"), None) and devices.first("memballoon")
+    return complete is not None and not any(_lacks_address(device) for device in devices.children)
 
 
 def _lacks_address(device: Element) -> bool:
@@ -188,6 +194,8 @@ def _commandline(root: Element, buses: dict[int, Bus]) -> tuple[set[Place], tupl
         driver = options.get("driver", "")
         if _NO_PCI.match(driver):
             continue
+        if options.get("bus", "") not in ("", *names):
+            continue  # on a port of the command line's own
         bus = names.get(options.get("bus", ""), -1)
         slot, _, function = options.get("addr", "0" if bus > 0 and buses[bus].port else "").partition(".")
         if bus < 0 or not slot:
