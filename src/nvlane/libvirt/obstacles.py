@@ -99,7 +99,8 @@ def _confined(root: Element, paths: Sequence[str], security: frozenset[str]) -> 
             code="selinux",
             text=f"SELinux will keep QEMU from {named}: libvirt labels what its own XML names, and "
             "<qemu:commandline> is no part of that",
-            remedy=f"chcon -t svirt_image_t -l s0 {' '.join(paths)}; or give the domain <seclabel type='none' model='selinux'/>",
+            remedy=f"chcon -t svirt_image_t -l s0 {' '.join(paths)}; "
+            "or give the domain <seclabel type='none' model='selinux'/>",
             stops=True,
         )
 
@@ -127,8 +128,8 @@ def _private_dev(
             code="private-dev",
             text=f"QEMU will not find {', '.join(nodes)}: libvirt gives each domain a /dev of its own, with what its "
             "own XML names",
-            remedy=f"take a front end that libvirt {version_text(capabilities.libvirt)} has XML for (virtio-blk),{newer}"
-            f" or set namespaces = [] and add {listed} to cgroup_device_acl in /etc/libvirt/qemu.conf",
+            remedy=f"take a front end that libvirt {version_text(capabilities.libvirt)} has XML for (virtio-blk),"
+            f"{newer} or set namespaces = [] and add {listed} to cgroup_device_acl in /etc/libvirt/qemu.conf",
             stops=True,
         )
 
