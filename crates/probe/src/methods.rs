@@ -29,6 +29,7 @@ pub fn handle(method: &str, given: Map<String, Value>, after: &mut After) -> Ans
         "write_pattern" => device::write_pattern(given),
         "zone_report" => device::zone_report(given),
         "nvdimm_create" => nvdimm::create(given),
+        "nvdimm_label" => nvdimm::label(given),
         "dax_mount" => mounts::dax_mount(given),
         "umount" => mounts::umount(given),
         "map_sync" => mounts::map_sync(given),

@@ -25,6 +25,13 @@ struct DaxMount {
     /// Make a new file system whatever is there. Without it, one is made only where the device begins with zeros.
     #[serde(default)]
     format: bool,
+    /// `false` mounts a disk without DAX, through the page cache.
+    #[serde(default = "yes")]
+    dax: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -51,8 +58,8 @@ impl FileSystem {
     }
 }
 
-/// `dax_mount {device, fstype, mountpoint, format}`: mount with `-o dax`. A device that begins with zeros gets its file
-/// system first; one with anything in it only with `format`, which destroys that.
+/// `dax_mount {device, fstype, mountpoint, format, dax}`: mount, with `-o dax` unless `dax` is false. A device that begins
+/// with zeros gets its file system first; one with anything in it only with `format`, which destroys that.
 pub fn dax_mount(given: Map<String, Value>) -> Answer {
     let wanted: DaxMount = params(given)?;
     let kind = wanted.fstype.name();
@@ -64,8 +71,10 @@ pub fn dax_mount(given: Map<String, Value>) -> Answer {
     let place = Path::new(&wanted.mountpoint);
     fs::create_dir_all(place).map_err(|error| Fault::io(format!("make {}", wanted.mountpoint), error))?;
     let options = MountFlags::NOSUID | MountFlags::NODEV;
-    mount(wanted.device.as_str(), place, kind, options, c"dax").map_err(|error| {
-        let what = format!("mount -t {kind} -o dax {} {}", wanted.device, wanted.mountpoint);
+    let data = if wanted.dax { c"dax" } else { c"" };
+    mount(wanted.device.as_str(), place, kind, options, data).map_err(|error| {
+        let with = if wanted.dax { "-o dax " } else { "" };
+        let what = format!("mount -t {kind} {with}{} {}", wanted.device, wanted.mountpoint);
         Fault::io(format!("{what} (the kernel's log has the reason; format: true makes a new {kind})"), error)
     })?;
     let shown = mount_options(&wanted.mountpoint)?;

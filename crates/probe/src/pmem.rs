@@ -42,6 +42,9 @@ struct Check {
     length: usize,
     #[serde(default)]
     write: bool,
+    /// Compare what is there with the pattern, and write nothing.
+    #[serde(default)]
+    compare: bool,
     #[serde(default)]
     seed: u64,
 }
@@ -54,7 +57,7 @@ struct Checked {
     is_pmem: bool,
     /// `pmem_persist` or `pmem_msync` when a pattern was written, else null.
     persisted_by: Option<&'static str>,
-    /// Whether the pattern was read back from the mapping.
+    /// Whether the pattern is in the mapping, when it was written or looked for.
     read_back: Option<bool>,
 }
 
@@ -63,7 +66,8 @@ pub fn is_here() -> bool {
     load().is_ok()
 }
 
-/// `pmem_check {path, length, write, seed}`: map a file (or a DAX device) by libpmem and say what libpmem thinks of it.
+/// `pmem_check {path, length, write, compare, seed}`: map a file (or a DAX device) by libpmem and say what libpmem thinks
+/// of it. With `write` the pattern goes there and is made durable, with `compare` it is looked for.
 pub fn check(given: Map<String, Value>) -> Answer {
     let wanted: Check = params(given)?;
     let library = load()?;
@@ -92,12 +96,14 @@ pub fn check(given: Map<String, Value>) -> Answer {
         persisted_by: None,
         read_back: None,
     };
-    if wanted.write {
+    if wanted.write || wanted.compare {
         // SAFETY: libpmem mapped the file shared and writable; only this thread knows the mapping, and the slice is
         // gone before it is unmapped.
         let bytes = unsafe { std::slice::from_raw_parts_mut(place.cast::<u8>(), used) };
-        pattern::fill(wanted.seed, 0, bytes);
-        answer.persisted_by = Some(library.make_durable(bytes, is_pmem)?);
+        if wanted.write {
+            pattern::fill(wanted.seed, 0, bytes);
+            answer.persisted_by = Some(library.make_durable(bytes, is_pmem)?);
+        }
         let mut expected = vec![0; used];
         pattern::fill(wanted.seed, 0, &mut expected);
         answer.read_back = Some(*bytes == *expected);
@@ -191,11 +197,19 @@ mod tests {
         }
         let path = std::env::temp_dir().join(format!("nvlane-probe-pmem-{}", std::process::id()));
         let request = json!({"path": path, "length": 65536, "write": true, "seed": 9});
-        let answer = check(request.as_object().expect("an object").clone()).expect("a mapping");
+        let ask = |request: Value| check(request.as_object().expect("an object").clone());
+        let answer = ask(request).expect("a mapping");
+        let found = |seed: u64| {
+            let answer = ask(json!({"path": path, "compare": true, "seed": seed})).expect("a mapping");
+            (answer["read_back"].clone(), answer["persisted_by"].clone())
+        };
+        let (same, other) = (found(9), found(10));
         let bytes = std::fs::read(&path).expect("the file");
         std::fs::remove_file(&path).expect("to remove it");
         assert_eq!(answer["read_back"], true);
         assert_eq!(answer["is_pmem"], false);
+        assert_eq!(same, (json!(true), Value::Null));
+        assert_eq!(other, (json!(false), Value::Null), "another pattern, and nothing was written");
         let mut expected = vec![0; 65536];
         pattern::fill(9, 0, &mut expected);
         assert!(bytes == expected, "the file holds the pattern");

@@ -39,7 +39,15 @@ pub struct PmemNamespace {
     pub mode: Option<String>,
     pub size_bytes: Option<u64>,
     pub uuid: Option<String>,
+    /// The name that its label gives it.
+    pub name_in_label: Option<String>,
     pub sector_size: Option<u64>,
+    /// Bytes of the pages by which it can be mapped, in the modes `fsdax` and `devdax`.
+    pub align: Option<u64>,
+    pub numa_node: Option<i64>,
+    /// Whether programs can map it with no page cache between: a block device whose file systems may use DAX, or a DAX
+    /// device.
+    pub dax: bool,
     pub blockdev: Option<String>,
     pub chardev: Option<String>,
     /// The size of the block or DAX device: what is left after the namespace's own metadata.
@@ -101,6 +109,10 @@ fn namespace(tree: &Tree, name: &str) -> PmemNamespace {
         |attribute: &str| places.iter().find_map(|place| tree.text(format!("{place}/{attribute}")));
     let blockdev = places.iter().find_map(|place| tree.names(format!("{place}/block")).pop());
     let chardev = holder.as_deref().and_then(|holder| dax_child(tree, holder));
+    let dax = match &blockdev {
+        Some(block) => tree.flag(format!("sys/class/block/{block}/queue/dax")),
+        None => chardev.is_some(),
+    };
     let usable = match (&blockdev, &chardev) {
         (Some(block), _) => tree.number(format!("sys/class/block/{block}/size")).map(|sectors| sectors * 512),
         (None, Some(dax)) => tree.number(format!("sys/bus/dax/devices/{dax}/size")),
@@ -117,7 +129,11 @@ fn namespace(tree: &Tree, name: &str) -> PmemNamespace {
         }),
         size_bytes: tree.number(format!("{at}/size")),
         uuid: in_places("uuid"),
+        name_in_label: tree.text(format!("{at}/alt_name")),
         sector_size: in_places("sector_size").and_then(|size| size.parse().ok()),
+        align: holder.as_deref().and_then(|holder| tree.number(format!("{holder}/align"))),
+        numa_node: tree.text(format!("{at}/numa_node")).and_then(|node| node.parse().ok()),
+        dax,
         blockdev,
         chardev,
         usable_bytes: usable,
@@ -180,6 +196,7 @@ mod tests {
         assert_eq!(found.namespaces[0].blockdev.as_deref(), Some("pmem0"));
         assert_eq!(found.namespaces[0].region.as_deref(), Some("region0"));
         assert_eq!(found.namespaces[0].usable_bytes, Some(1 << 30));
+        assert!(!found.namespaces[0].dax, "the kernel has no page map of a raw namespace");
     }
 
     #[test]
@@ -192,10 +209,14 @@ mod tests {
         );
         fake.link("sys/bus/nd/devices/pfn0.1", &format!("{REGION}/pfn0.1"));
         fake.file(&format!("{REGION}/pfn0.1/block/pmem0/size"), "2064384");
-        fake.files(&format!("{REGION}/pfn0.1"), &[("uuid", "abc")]);
+        fake.files(&format!("{REGION}/pfn0.1"), &[("uuid", "abc"), ("align", "2097152")]);
+        fake.files(&format!("{REGION}/namespace0.0"), &[("alt_name", "files"), ("numa_node", "1")]);
+        fake.file("sys/class/block/pmem0/queue/dax", "1");
         let found = &read(&fake.tree()).namespaces[0];
         assert_eq!(found.mode.as_deref(), Some("fsdax"));
         assert_eq!((found.blockdev.as_deref(), found.uuid.as_deref()), (Some("pmem0"), Some("abc")));
+        assert_eq!((found.name_in_label.as_deref(), found.align), (Some("files"), Some(2 << 20)));
+        assert_eq!((found.dax, found.numa_node), (true, Some(1)));
     }
 
     #[test]
@@ -217,5 +238,6 @@ mod tests {
         assert_eq!(found.namespaces[0].chardev.as_deref(), Some("dax0.0"));
         assert_eq!(found.namespaces[0].usable_bytes, Some(1054867456));
         assert_eq!(found.dax[0].align, Some(2 << 20));
+        assert!(found.namespaces[0].dax);
     }
 }
