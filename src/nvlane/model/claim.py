@@ -6,6 +6,7 @@ A claim says how to find a thing and what it must be; `verify` looks. `lane` is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -95,19 +96,50 @@ class MemoryDeviceClaim:
     size: int
 
 
+class Keeps(StrEnum):
+    """What is left of what a guest wrote to persistent memory, by the device and by what it is made of."""
+
+    FLUSHED_STORES = "every flushed store, past a power failure"
+    SYNCED_WRITES = "what was synced, past a power failure"
+    UNTIL_POWER_FAILS = "every store, but not past a power failure"
+    NOTHING = "nothing past the machine's end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PmemNamespaceClaim:
+    """A namespace in this mode ('': whatever the guest has made of it), of `size` bytes with its maps (0: all of the
+    region) and, in an NVDIMM with several, of this name in the label area.
+
+    `dax`: whether programs map it with no page cache between (None: not claimed). With `filesystem` it is mounted.
+    `is_pmem` is what libpmem must say of a file there, or of the DAX device. `write`: the guest may write a proof."""
+
+    name: str = ""
+    size: int = 0
+    mode: str = ""
+    sector_size: int = 0
+    align: int = 0
+    dax: bool | None = None
+    filesystem: str = ""
+    mountpoint: str = ""
+    is_pmem: bool | None = None
+    write: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PmemClaim:
-    """Persistent memory in the guest: a region of `size` bytes (usable, without label), and, when `mode` is 'fsdax',
-    a namespace in that mode; with `filesystem`, mounted there with DAX; `is_pmem` what libpmem must say of a file."""
+    """Persistent memory in the guest: a region of `size` bytes (usable, without label) with its namespaces; on this
+    guest node (None: not claimed); made of `path` ('': anonymous memory), which keeps what `keeps` says (None: nothing
+    is written)."""
 
     TAGGED: ClassVar[bool] = True
     lane: int
     device_id: str
     size: int
-    mode: str = ""
-    filesystem: str = ""
-    mountpoint: str = ""
-    is_pmem: bool | None = None
+    read_only: bool = False
+    node: int | None = None
+    path: str = ""
+    keeps: Keeps | None
+    namespaces: tuple[PmemNamespaceClaim, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,10 +63,13 @@ class PmemDevice(StrEnum):
 
 
 class PmemMode(StrEnum):
-    """What the guest shall make of it: nothing (raw), or a namespace with DAX (fsdax)."""
+    """What the guest shall make of it: nothing (raw), a disk whose file systems may use DAX (fsdax), a device that
+    programs map (devdax), or a disk whose sectors are written whole or not at all (sector)."""
 
     RAW = "raw"
     FSDAX = "fsdax"
+    DEVDAX = "devdax"
+    SECTOR = "sector"
 
 
 class Filesystem(StrEnum):
@@ -182,6 +185,21 @@ class VhostUser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PmemNamespace:
+    """One of several namespaces that the guest makes in one NVDIMM, whose label area lists them."""
+
+    name: str = key("Its name in the label area.", pattern=r"[a-z0-9][a-z0-9-]{0,30}", example="log")
+    size: int = key("Its size, page or sector map included.", kind=Kind.SIZE, minimum=16 * MIB, example="1GiB")
+    mode: PmemMode = key("What it is.", default=PmemMode.RAW)
+    sector_size: int = key("Bytes of a sector, 512 or 4096, in mode `sector`.", default=4096)
+    align: int = key(
+        "Pages by which `fsdax` and `devdax` are mapped: 4KiB, 2MiB or 1GiB; 0: 2MiB.", kind=Kind.SIZE, default=0
+    )
+    filesystem: Filesystem = key("File system on it; mounted with DAX in mode `fsdax`.", default=Filesystem.NONE)
+    mountpoint: str = key("Where the guest mounts it.", default="/mnt/pmem", pattern=r"/.+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Nvdimm:
     """Persistent memory: an NVDIMM, or virtio-pmem where the backing cannot keep an NVDIMM's promise."""
 
@@ -195,11 +213,25 @@ class Nvdimm:
     path: str = key("The file or DAX device.", kind=Kind.PATH, default="")
     label: int = key("Size of the label area; 0: none.", kind=Kind.SIZE, default=0, example="2MiB")
     hugepage_size: int = key("Page size of a hugepage backing.", kind=Kind.SIZE, default=2 * MIB)
+    node: int | None = key(
+        "The host's NUMA node for a backing of hugepages or memory; left out, that of the machine.",
+        default=None,
+        minimum=0,
+    )
+    guest_node: int | None = key("The guest's NUMA node that it belongs to.", default=None, minimum=0)
     device: PmemDevice = key("NVDIMM or virtio-pmem.", default=PmemDevice.AUTO)
+    armed: bool = key("Let the guest write to an NVDIMM on a file in the page cache.", default=False)
     read_only: bool = key("The guest cannot write.", default=False)
     mode: PmemMode = key("What the guest makes of it.", default=PmemMode.RAW)
-    filesystem: Filesystem = key("File system that the guest makes on it and mounts with DAX.", default=Filesystem.NONE)
+    sector_size: int = key("Bytes of a sector, 512 or 4096, in mode `sector`.", default=4096)
+    align: int = key(
+        "Pages by which `fsdax` and `devdax` are mapped: 4KiB, 2MiB or 1GiB; 0: 2MiB.", kind=Kind.SIZE, default=0
+    )
+    filesystem: Filesystem = key(
+        "File system that the guest makes on it; mounted with DAX but in mode `sector`.", default=Filesystem.NONE
+    )
     mountpoint: str = key("Where the guest mounts it.", default="/mnt/pmem", pattern=r"/.+")
+    namespaces: tuple[PmemNamespace, ...] = key("Several namespaces in place of one.", default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

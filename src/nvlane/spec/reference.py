@@ -11,7 +11,7 @@ from nvlane.model.cpus import format_cpus
 from nvlane.model.size import format_size
 from nvlane.spec.declaration import Declared, declared, lane_classes, tables
 from nvlane.spec.key import Kind
-from nvlane.spec.lane import EmulatedNamespace, Fdp, Zoned
+from nvlane.spec.lane import EmulatedNamespace, Fdp, PmemNamespace, Zoned
 from nvlane.spec.machine import GuestNode
 from nvlane.spec.rules import across, emulated, fabrics, machine, nvdimm, userspace, vhost_user
 
@@ -33,6 +33,7 @@ _HEADINGS: Final[dict[str, str]] = {
     "Machine": "[machine]",
     GuestNode.__name__: "[[machine.numa]]",
     EmulatedNamespace.__name__: "[[lane.namespaces]] of `emulated`",
+    PmemNamespace.__name__: "[[lane.namespaces]] of `nvdimm`",
     Zoned.__name__: "[lane.namespaces.zoned] of `emulated`",
     Fdp.__name__: "[lane.fdp] of `emulated`",
 }

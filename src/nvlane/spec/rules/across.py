@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from nvlane.spec.document import Spec
 from nvlane.spec.drive import whole_drive
-from nvlane.spec.lane import Emulated, Fabrics, Filesystem, Nvdimm, Passthrough, Userspace, VhostUser
+from nvlane.spec.lane import (
+    Emulated,
+    Fabrics,
+    Filesystem,
+    Nvdimm,
+    Passthrough,
+    PmemNamespace,
+    Userspace,
+    VhostUser,
+)
 from nvlane.spec.problem import Problem, Problems
 
 #: A drive that somebody wants: (whose, place, drive).
@@ -118,13 +127,32 @@ def _distinct(spec: Spec, key: str, remedy: str) -> Problems:
 
 def mountpoints_differ(spec: Spec) -> Problems:
     """Two file systems are never mounted at one place of the guest."""
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for index, lane in enumerate(spec.lanes):
-        if isinstance(lane, Nvdimm) and lane.filesystem is not Filesystem.NONE:
-            first = seen.setdefault(lane.mountpoint, index)
-            if first != index:
-                message = f"lane[{first}] is mounted at {lane.mountpoint} already"
-                yield Problem(place=f"lane[{index}].mountpoint", message=message, remedy="name another mountpoint")
+        if not isinstance(lane, Nvdimm):
+            continue
+        for place, one in _can_be_mounted(lane, index):
+            if one.filesystem is not Filesystem.NONE and seen.setdefault(one.mountpoint, place) != place:
+                message = f"{seen[one.mountpoint]} is mounted at {one.mountpoint} already"
+                yield Problem(place=f"{place}.mountpoint", message=message, remedy="name another mountpoint")
+
+
+def _can_be_mounted(lane: Nvdimm, index: int) -> Iterator[tuple[str, Nvdimm | PmemNamespace]]:
+    yield f"lane[{index}]", lane
+    for number, one in enumerate(lane.namespaces):
+        yield f"lane[{index}].namespaces[{number}]", one
+
+
+def guest_nodes_are_there(spec: Spec) -> Problems:
+    """The guest's NUMA node that an NVDIMM belongs to is one of `machine.numa`; without that the guest has node 0."""
+    count = max(1, len(spec.machine.numa))
+    for index, lane in enumerate(spec.lanes):
+        if isinstance(lane, Nvdimm) and lane.guest_node is not None and lane.guest_node >= count:
+            message = (
+                f"the guest has the NUMA nodes 0 to {count - 1}" if count > 1 else "the guest has NUMA node 0 only"
+            )
+            remedy = "name one of those, or add one to machine.numa"
+            yield Problem(place=f"lane[{index}].guest_node", message=message, remedy=remedy)
 
 
 RULES = (
@@ -135,4 +163,5 @@ RULES = (
     serials_differ,
     subsystems_differ,
     mountpoints_differ,
+    guest_nodes_are_there,
 )
