@@ -18,7 +18,7 @@ from nvlane.model.device import MemoryNeeds
 from nvlane.model.size import GIB, align_up, format_size
 from nvlane.plan import refuse
 from nvlane.plan.plan import Refusal
-from nvlane.spec.lane import Backing, LaneKind, Nvdimm, PmemDevice
+from nvlane.spec.lane import Backing, LaneKind, Nvdimm, PmemDevice, PmemMode
 
 
 def refusals(lane: Nvdimm, at: Context) -> tuple[Refusal, ...]:
@@ -69,6 +69,15 @@ def _virtio_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
                 "virtio-pmem belongs to no NUMA node of the guest",
                 evidence=("QEMU's virtio-pmem-pci has no property 'node'",),
                 remedy="leave guest_node out, or take an NVDIMM: a DAX device, or a file on a DAX file system",
+            )
+        )
+    if any(one.mode is PmemMode.DEVDAX for one in namespaces(lane)):
+        reasons.append(
+            at.refuse(
+                "pmem-devdax",
+                "virtio-pmem needs a flush by the host, and a devdax namespace has no fsync to ask for one with",
+                remedy='write mode = "fsdax", whose files have it, or take an NVDIMM: a DAX device, or a file on a DAX '
+                "file system",
             )
         )
     if lane.read_only:
@@ -122,17 +131,20 @@ def _size_refusals(lane: Nvdimm, at: Context, device: PmemDevice) -> list[Refusa
 
 def _alignment_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
     """The page map stands in front, and the data starts at the next multiple of the alignment: on 1 GiB pages the
-    first GiB is gone (drivers/nvdimm/pfn_devs.c, nd_pfn_init)."""
+    first GiB is gone (drivers/nvdimm/pfn_devs.c, nd_pfn_init). A mapping of a device must begin at such a multiple
+    too, and libpmem sees to that for 2 GiB and more (PMDK, src/common/mmap.c, util_map_hint_align)."""
     reasons: list[Refusal] = []
     for one in namespaces(lane):
         size = one.size or usable_size(lane, at)
-        if one.align >= GIB and size < 2 * one.align:
+        least = (3 if one.mode is PmemMode.DEVDAX else 2) * one.align
+        if one.align >= GIB and size < least:
             reasons.append(
                 at.refuse(
                     "pmem-alignment",
-                    f"{one.name or at.place}: {format_size(size)} have no page of {format_size(one.align)} that is "
-                    "aligned, for the page map takes the start of the first",
-                    remedy=f'use {format_size(2 * one.align)} or more, or align = "2MiB"',
+                    f"{one.name or at.place}: {format_size(size)} are too few for pages of {format_size(one.align)}: "
+                    "the page map takes the first"
+                    + (", and libpmem aligns mappings on them from two on" if one.mode is PmemMode.DEVDAX else ""),
+                    remedy=f'use {format_size(least)} or more, or align = "2MiB"',
                 )
             )
     return reasons

@@ -39,7 +39,7 @@ def find_or_make(claim: PmemNamespaceClaim, region: Mapping[str, Any], look: Loo
     found = _find(claim, region, look)
     if not claim.mode and not claim.filesystem:
         return Namespace(entry=found, is_new=False) if found is not None else None
-    if found is not None and found["mode"] == (claim.mode or "raw"):
+    if found is not None and claim.mode in ("", found["mode"]):
         return Namespace(entry=_with_device(found, look), is_new=False)
     options = {"sector_size": claim.sector_size, "align": claim.align, "size": claim.size, "name": claim.name}
     if found is None:

@@ -130,7 +130,7 @@ fn namespace(tree: &Tree, name: &str) -> PmemNamespace {
         size_bytes: tree.number(format!("{at}/size")),
         uuid: in_places("uuid"),
         name_in_label: tree.text(format!("{at}/alt_name")),
-        sector_size: in_places("sector_size").and_then(|size| size.parse().ok()),
+        sector_size: in_places("sector_size").and_then(|sizes| chosen(&sizes)),
         align: holder.as_deref().and_then(|holder| tree.number(format!("{holder}/align"))),
         numa_node: tree.text(format!("{at}/numa_node")).and_then(|node| node.parse().ok()),
         dax,
@@ -138,6 +138,13 @@ fn namespace(tree: &Tree, name: &str) -> PmemNamespace {
         chardev,
         usable_bytes: usable,
     }
+}
+
+/// The size that is chosen of those to choose from, `512 [4096] `, or the only one (drivers/nvdimm/core.c,
+/// nd_size_select_show).
+fn chosen(sizes: &str) -> Option<u64> {
+    let bracketed = sizes.split(' ').find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    bracketed.unwrap_or(sizes).parse().ok()
 }
 
 /// The DAX device below a holder: `dax0.0` under the namespace bus's own `dax0.1`, some levels deep.
@@ -217,6 +224,23 @@ mod tests {
         assert_eq!((found.blockdev.as_deref(), found.uuid.as_deref()), (Some("pmem0"), Some("abc")));
         assert_eq!((found.name_in_label.as_deref(), found.align), (Some("files"), Some(2 << 20)));
         assert_eq!((found.dax, found.numa_node), (true, Some(1)));
+    }
+
+    #[test]
+    fn a_sector_namespace_has_the_sectors_that_were_chosen() {
+        let fake = Fake::new();
+        region0(&fake);
+        fake.files(
+            &format!("{REGION}/namespace0.0"),
+            &[("size", "1073741824"), ("mode", "safe"), ("holder", "btt0.1"), ("sector_size", "512")],
+        );
+        fake.link("sys/bus/nd/devices/btt0.1", &format!("{REGION}/btt0.1"));
+        fake.files(&format!("{REGION}/btt0.1"), &[("sector_size", "512 520 528 [4096] 4104 ")]);
+        fake.file(&format!("{REGION}/btt0.1/block/pmem0s/size"), "2094368");
+        let found = &read(&fake.tree()).namespaces[0];
+        assert_eq!((found.mode.as_deref(), found.sector_size), (Some("sector"), Some(4096)));
+        assert_eq!((found.blockdev.as_deref(), found.dax), (Some("pmem0s"), false));
+        assert_eq!((chosen("512"), chosen("[520] 528"), chosen("")), (Some(512), Some(520), None));
     }
 
     #[test]
