@@ -1,4 +1,4 @@
-"""The nvdimm lane in the lab: every backing in one guest, DAX file systems on two of them."""
+"""The nvdimm lane in the lab: every backing and every mode in one guest with two NUMA nodes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from at_work import MIB, Up, machine, write_spec
+from at_work import GIB, MIB, Up, machine, write_spec
 
 from nvlane.apply import process
+from nvlane.model.errors import WireError
 
 pytestmark = pytest.mark.lab
 
@@ -49,16 +51,27 @@ def up(tmp_path_factory: pytest.TempPathFactory, dax_device: str) -> Iterator[Up
     spec = write_spec(
         work,
         "nvdimm",
-        'kind = "nvdimm"\nname = "huge"\nbacking = "hugepages"\nsize = "64MiB"\nlabel = "2MiB"\n'
-        'mode = "fsdax"\nfilesystem = "ext4"\nmountpoint = "/mnt/huge"',
+        'kind = "nvdimm"\nname = "huge"\nbacking = "hugepages"\nsize = "144MiB"\nlabel = "2MiB"\nguest_node = 1\n'
+        "namespaces = [\n"
+        '{ name = "files", size = "64MiB", mode = "fsdax", align = "4KiB", filesystem = "ext4", '
+        'mountpoint = "/mnt/huge" },\n'
+        '{ name = "log", size = "32MiB", mode = "sector", filesystem = "ext4", mountpoint = "/mnt/log" },\n'
+        '{ name = "heap", size = "32MiB", mode = "devdax", align = "4KiB" },\n'
+        '{ name = "plain", size = "16MiB" },\n]',
         f'kind = "nvdimm"\nname = "dax"\nbacking = "dax"\npath = "{dax_device}"\nmode = "fsdax"\n'
         'filesystem = "xfs"\nmountpoint = "/mnt/dax"',
         'kind = "nvdimm"\nname = "memory"\nbacking = "memory"\nsize = "60MiB"\nlabel = "128KiB"',
         f'kind = "nvdimm"\nname = "file"\nbacking = "file"\npath = "{work}/nvdimm.raw"\nsize = "32MiB"\n'
-        'device = "nvdimm"\nwrite_proof = true',
+        'device = "nvdimm"\narmed = true\nwrite_proof = true',
         f'kind = "nvdimm"\nname = "virtio"\nbacking = "file"\npath = "{work}/virtio.raw"\nsize = "64MiB"\n'
         "write_proof = true",
+        'kind = "nvdimm"\nname = "sectors"\nbacking = "memory"\nsize = "32MiB"\nmode = "sector"\nsector_size = 512',
+        'kind = "nvdimm"\nname = "giant"\nbacking = "memory"\nsize = "3GiB"\nmode = "devdax"\nalign = "1GiB"\n'
+        "node = 1\nguest_node = 1",
+        f'kind = "nvdimm"\nname = "unarmed"\nbacking = "file"\npath = "{work}/unarmed.raw"\nsize = "16MiB"\n'
+        'device = "nvdimm"',
         memory="384MiB",
+        numa=[{"cpus": "0", "memory": "256MiB"}, {"memory": "128MiB"}],
     )
     with machine(spec) as running:
         yield running
@@ -68,16 +81,71 @@ def test_every_claim_is_true(up: Up) -> None:
     assert up.wrong() == []
 
 
-@pytest.mark.parametrize("lane", ["huge", "dax"])
-def test_a_file_on_the_dax_mount_is_persistent_memory(up: Up, lane: str) -> None:
-    assert up.found(lane, "is DAX") == "True"
-    assert up.found(lane, "pmem_is_pmem") == "True"
-    assert up.found(lane, "persisted by") == "pmem_persist"
+@pytest.mark.parametrize(("lane", "place"), [("huge", "/mnt/huge"), ("dax", "/mnt/dax")])
+def test_a_file_on_the_dax_mount_is_persistent_memory(up: Up, lane: str, place: str) -> None:
+    assert up.found(lane, f"{place} is DAX") == "True"
+    assert up.found(lane, f"MAP_SYNC of a file on {place}") == "True"
+    assert up.found(lane, f"pmem_is_pmem of {place}") == "True"
+    assert up.found(lane, f"{place}/nvlane-pmem-check was persisted by") == "pmem_persist"
+
+
+def test_a_file_on_sectors_is_none(up: Up) -> None:
+    assert up.found("huge", "/mnt/log is DAX") == "False"
+    assert up.found("huge", "MAP_SYNC of a file on /mnt/log") == "False"
+    assert up.found("huge", "pmem_is_pmem of /mnt/log") == "False"
+
+
+def test_four_namespaces_in_one_nvdimm(up: Up) -> None:
+    namespaces = {one["name_in_label"]: one for one in inventory(up)["namespaces"] if one["name_in_label"]}
+    modes = {name: one["mode"] for name, one in namespaces.items()}
+    assert modes == {"files": "fsdax", "log": "sector", "heap": "devdax", "plain": "raw"}
+    sizes = {name: one["size_bytes"] // MIB for name, one in namespaces.items()}
+    assert sizes == {"files": 64, "log": 32, "heap": 32, "plain": 16}
+    assert (namespaces["files"]["align"], namespaces["heap"]["align"]) == (4096, 4096)
+    assert [namespaces[name]["dax"] for name in ("files", "log", "heap", "plain")] == [True, False, True, False]
+
+
+def test_a_device_on_pages_of_a_gibibyte(up: Up) -> None:
+    assert up.found("giant", "alignment") == str(GIB)
+    assert int(up.found("giant", "addressable bytes")) == 2 * GIB
+    assert up.found("giant", "was persisted by") == "pmem_persist"
+
+
+def test_nodes_in_the_guest_and_on_the_host(up: Up) -> None:
+    nodes = sorted((one["size_bytes"] // MIB, one["numa_node"]) for one in inventory(up)["regions"])
+    assert [node for size, node in nodes if size in (144, 3072)] == [1, 1]
+    assert {node for size, node in nodes if size in (32, 64)} == {0}
+    with up.monitor() as monitor:
+        bound = monitor.execute("qom-get", {"path": "/objects/giant-mem", "property": "host-nodes"})
+    assert bound == [1]
+
+
+def test_sectors_of_512_bytes(up: Up) -> None:
+    assert up.found("sectors", "sector bytes") == "512"
+    assert len(up.found("sectors", "reads back what was written")) == 64
+
+
+def test_an_nvdimm_in_the_page_cache_is_only_read(up: Up) -> None:
+    assert up.found("unarmed", "read-only") == "True"
+    assert "so the NVDIMM is unarmed" in up.said.err
+
+
+def test_a_raw_namespace_takes_no_dax_mount(up: Up) -> None:
+    """What many a tutorial shows, and no kernel of today does."""
+    plain = next(one for one in inventory(up)["namespaces"] if one["name_in_label"] == "plain")
+    with up.guest() as guest, pytest.raises(WireError, match=r"-o dax .*Operation not supported|Invalid argument"):
+        device = f"/dev/{plain['blockdev']}"
+        guest.call("dax_mount", deadline=60, device=device, fstype="ext4", mountpoint="/mnt/raw")
+
+
+def inventory(up: Up) -> Any:
+    with up.guest() as guest:
+        return guest.call("inventory")["nvdimm"]
 
 
 def test_file_systems(up: Up) -> None:
     mounts = {line.split()[1]: line.split()[2] for line in up.read("/proc/self/mounts").splitlines()}
-    assert (mounts["/mnt/huge"], mounts["/mnt/dax"]) == ("ext4", "xfs")
+    assert (mounts["/mnt/huge"], mounts["/mnt/dax"], mounts["/mnt/log"]) == ("ext4", "xfs", "ext4")
 
 
 def test_usable_sizes_leave_out_the_label_and_fit_the_kernel(up: Up) -> None:
@@ -88,7 +156,9 @@ def test_usable_sizes_leave_out_the_label_and_fit_the_kernel(up: Up) -> None:
             for name in ("huge", "memory")
         }
     sizes = {name: one["data"]["size"] // MIB for name, one in devices.items() if name != "dax"}
-    assert sizes == {"huge": 64, "memory": 64, "file": 32, "virtio": 64}
+    assert sizes == {
+        "huge": 144, "memory": 64, "file": 32, "virtio": 64, "sectors": 32, "giant": 3072, "unarmed": 16,
+    }  # fmt: skip
     assert labels == {"huge": 2 * MIB, "memory": 2 * MIB}
     assert devices["dax"]["data"]["size"] % (16 * MIB) == 0
     assert {one["type"] for one in devices.values()} == {"nvdimm", "virtio-pmem"}
@@ -117,7 +187,7 @@ def test_what_a_backing_cannot_promise_is_said(up: Up) -> None:
 
 
 def test_hugepages_of_the_nvdimm_are_reserved(up: Up) -> None:
-    assert any("reserve 33 hugepages of 2MiB" in step for step in up.status()["to_undo"])
+    assert any("reserve 73 hugepages of 2MiB" in step for step in up.status()["to_undo"])
 
 
 def test_nothing_of_the_files_is_lost(up: Up) -> None:
