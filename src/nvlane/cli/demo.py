@@ -23,6 +23,7 @@ _PROOFS = (
     ("the host reads on", "guest wrote, host read it back"),
     ("pmem_is_pmem", "pmem_is_pmem, persisted, read back"),
     ("content, SHA-256", "content as the host saw it"),
+    ("reads back what was written", "guest wrote sectors, read them back"),
 )
 
 
@@ -117,6 +118,8 @@ def _events(room: Lab, names: list[str]) -> Iterator[dict[str, Any]]:
             click.echo(line, err=True)
 
 
+#: What else is counted in bytes.
+_NO_SIZES = ("block", "metadata", "addressable", "sector")
 _WIDTHS = (12, 32, 12, 38, 36)
 
 
@@ -139,7 +142,9 @@ def saw(lane: dict[str, Any]) -> str:
     sizes = []
     for piece in lane["evidence"]:
         name, _, what = piece["claim"].rpartition(" ")
-        if what == "bytes" and piece["found"].isdigit() and not name.endswith(("block", "metadata")):
+        if what == "mode" and name.startswith("namespace"):
+            sizes.append(piece["found"])
+        if what == "bytes" and piece["found"].isdigit() and not name.endswith(_NO_SIZES):
             if name.startswith("memory device"):
                 continue
             sizes.append(f"{name.removeprefix('/dev/')} {format_size(int(piece['found']))}")

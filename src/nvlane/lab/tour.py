@@ -163,6 +163,19 @@ filesystem = "ext4"
 """,
     ),
     Halt(
+        name="demo-nvdimm-sector",
+        lane="nvdimm",
+        variant="sector: BTT, blocks of 4 KiB",
+        frontend="nvdimm",
+        body="""[[lane]]
+kind = "nvdimm"
+backing = "memory"
+size = "128MiB"
+mode = "sector"
+sector_size = 4096
+""",
+    ),
+    Halt(
         name="demo-pmem-file",
         lane="nvdimm",
         variant="a file, flushed by the host",
