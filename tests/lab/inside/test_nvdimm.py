@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from at_work import GIB, MIB, Up, machine, write_spec
+from at_work import GIB, MIB, Up, machine, nvlane, write_spec
 
 from nvlane.apply import process
+from nvlane.model.claim import Locator, PmemNamespaceClaim
 from nvlane.model.errors import WireError
+from nvlane.verify.look import Look
+from nvlane.verify.pmem_namespace import find_or_make
 
 pytestmark = pytest.mark.lab
+
+#: The number of the system call on every architecture (include/uapi/asm-generic/unistd.h).
+CACHESTAT = 451
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +54,14 @@ def blank(dax_device: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory, dax_device: str) -> Iterator[Up]:
-    work = tmp_path_factory.mktemp("nvdimm")
+def work() -> Iterator[Path]:
+    """On a disk: on tmpfs there is nothing to flush to."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="nvlane-nvdimm-") as place:
+        yield Path(place)
+
+
+@pytest.fixture(scope="module")
+def up(work: Path, dax_device: str) -> Iterator[Up]:
     spec = write_spec(
         work,
         "nvdimm",
@@ -136,6 +150,49 @@ def test_a_raw_namespace_takes_no_dax_mount(up: Up) -> None:
     with up.guest() as guest, pytest.raises(WireError, match=r"-o dax .*Operation not supported|Invalid argument"):
         device = f"/dev/{plain['blockdev']}"
         guest.call("dax_mount", deadline=60, device=device, fstype="ext4", mountpoint="/mnt/raw")
+
+
+@pytest.mark.parametrize("lane", ["virtio", "memory"])
+def test_persistent_memory_stays_while_the_machine_runs(up: Up, lane: str) -> None:
+    refused = nvlane("detach", up.name, lane)
+    assert refused.status == 1
+    assert "persistent memory stays in a machine while that runs" in refused.err
+    assert f"nvlane down {up.name}; nvlane up" in refused.err
+
+
+def test_a_namespace_that_holds_something_is_left_alone(up: Up) -> None:
+    with up.guest() as guest, up.monitor() as monitor:
+        look = Look(guest=guest, monitor=monitor)
+        regions = {one["size_bytes"] // MIB: one for one in look.inventory()["nvdimm"]["regions"]}
+        claim = PmemNamespaceClaim(name="files", size=64 * MIB, mode="sector")
+        with pytest.raises(WireError, match="is in fsdax mode and holds something: making it sector would erase that"):
+            find_or_make(claim, regions[144], look)
+        with pytest.raises(WireError, match="is read-only, and a namespace that is not there cannot be made in it"):
+            find_or_make(PmemNamespaceClaim(mode="fsdax"), regions[16], look)
+
+
+def test_what_a_guest_flushes_reaches_the_disk_through_virtio_pmem_only(up: Up, work: Path) -> None:
+    """The promise itself: pages of the file that the host has not written back, after the guest's own flush."""
+    assert written_and_flushed(up, "virtio", work / "virtio.raw") == 0
+    assert written_and_flushed(up, "file", work / "nvdimm.raw") == 2 * MIB // 4096
+
+
+def written_and_flushed(up: Up, lane: str, file: Path) -> int:
+    with up.guest() as guest, up.monitor() as monitor:
+        device = Look(guest=guest, monitor=monitor).path(Locator(device_id=lane))
+        done = guest.call("write_pattern", deadline=60, device=device, offset=8 * MIB, length=2 * MIB, seed=3)
+    assert done["matches"]
+    return dirty_pages(file, 8 * MIB, 2 * MIB)
+
+
+def dirty_pages(file: Path, offset: int, length: int) -> int:
+    """cachestat(2), Linux 6.5 and later."""
+    span, answer = (ctypes.c_uint64 * 2)(offset, length), (ctypes.c_uint64 * 5)()
+    with file.open("rb") as stream:
+        status = ctypes.CDLL(None, use_errno=True).syscall(CACHESTAT, stream.fileno(), span, answer, 0)
+    assert status == 0, os.strerror(ctypes.get_errno())
+    _, dirty, in_writeback, *_ = answer
+    return int(dirty + in_writeback)
 
 
 def inventory(up: Up) -> Any:

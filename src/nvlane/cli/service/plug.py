@@ -18,9 +18,10 @@ from nvlane.cli.service.up import SpecFile
 from nvlane.cli.service.verify import verify_machine
 from nvlane.cli.service.world import World, read_for
 from nvlane.lanes.compose import make_attach_plan
-from nvlane.model.errors import Bug, HostError, SpecError
+from nvlane.model.errors import Bug, HostError, SpecError, WireError
 from nvlane.plan.step import UnplugDevices
 from nvlane.spec.document import Spec
+from nvlane.spec.lane import LaneKind
 from nvlane.spec.reader import parse_lane
 from nvlane.spec.validate import check as check_spec
 from nvlane.targets.table import ENGINES
@@ -75,7 +76,10 @@ def detach(world: World, name: str, lane_name: str, tell: Tell) -> MachineRecord
     lane = record.lane(lane_name)
     with world.store.open(name) as journal:
         tell.phase(f"asking the guest to let {lane_name} go")
-        _unplug(world, record, lane, journal, tell)
+        try:
+            _unplug(world, record, lane, journal, tell)
+        except (HostError, WireError) as error:
+            raise _with_remedy(error, lane, name) from error
         # Nothing of the host is touched before QEMU has let the devices go.
         _undo(world, journal, lane.steps, tell).raise_for_failed()
         gone = dataclasses.replace(lane, detached=True)
@@ -102,6 +106,16 @@ def _unplug(world: World, record: MachineRecord, lane: LaneRecord, journal: Jour
         return
     for step in _undo(world, journal, lane.steps[-1:], tell).failed:
         raise HostError(step.outcome.why, remedy=step.outcome.remedy)
+
+
+def _with_remedy(error: HostError | WireError, lane: LaneRecord, name: str) -> HostError | WireError:
+    """QEMU lets no NVDIMM and no virtio-pmem go (hw/i386/pc.c, hw/virtio/virtio-md-pci.c), in words of its own."""
+    if lane.kind != LaneKind.NVDIMM:
+        return error
+    return HostError(
+        f"{lane.name}: persistent memory stays in a machine while that runs: {error.message}",
+        remedy=f"take the lane out of the spec; nvlane down {name}; nvlane up",
+    )
 
 
 def _undo(world: World, journal: Journal, steps: tuple[int, ...], tell: Tell) -> UndoReport:
