@@ -1,4 +1,4 @@
-"""Where a machine runs: the NUMA node of its drives, so that no transfer crosses between nodes.
+"""Where a machine runs: the NUMA node of its drives and DAX devices, so that no transfer crosses between nodes.
 
 Memory (but beside QEMU's own NVMe driver), hugepages, vCPUs, iothreads and targets all go there. Drives on two nodes
 are said, with the remedy.
@@ -13,7 +13,7 @@ from nvlane.facts.shape import Facts
 from nvlane.lanes.subjects import drives
 from nvlane.plan.plan import Note, Refusal
 from nvlane.spec.document import Spec
-from nvlane.spec.lane import Userspace
+from nvlane.spec.lane import Backing, Nvdimm, Userspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Placement:
 
 
 def place(spec: Spec, facts: Facts) -> Placement:
-    """The node that the spec names, else that of the first drive that has one, else the first."""
+    """The node that the spec names, else that of the first drive or DAX device that has one, else the first."""
     node = spec.machine.node
     if node is None:
         node = next(iter(_drive_nodes(spec, facts)), None)
@@ -79,12 +79,14 @@ def _spread_note(spec: Spec, facts: Facts) -> tuple[Note, ...]:
     nodes = _drive_nodes(spec, facts)
     if len(set(nodes)) < 2:
         return ()
-    text = (
-        f"the drives are on the NUMA nodes {', '.join(map(str, sorted(set(nodes))))}: the machine runs on one of them, "
-    )
+    where = ", ".join(map(str, sorted(set(nodes))))
+    text = f"drives and DAX devices are on the NUMA nodes {where}: the machine runs on one of them, "
     return (Note(lane=None, text=text + "and transfers of the others cross; use one machine a node for full speed"),)
 
 
 def _drive_nodes(spec: Spec, facts: Facts) -> list[int]:
     found = [find_drive(facts, text) for text in drives(spec)]
-    return [f.function.numa_node for f in found if isinstance(f, Located) and f.function.numa_node >= 0]
+    nodes = [f.function.numa_node for f in found if isinstance(f, Located)]
+    named = {lane.path for lane in spec.lanes if isinstance(lane, Nvdimm) and lane.backing is Backing.DAX}
+    nodes += [device.numa_node for device in facts.dax_devices if device.path in named]
+    return [node for node in nodes if node >= 0]

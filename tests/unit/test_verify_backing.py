@@ -1,0 +1,38 @@
+"""Whether QEMU's mapping of a backing has MAP_SYNC, by what smaps shows (lines of a real one, shortened)."""
+
+from __future__ import annotations
+
+from nvlane.verify.backing import is_synchronous
+
+DAX = """\
+7f2a40000000-7f2a7f200000 rw-s 00000000 00:06 342                        /dev/dax0.0
+Size:            1034240 kB
+VmFlags: rd wr sh mr mw me ms sf hg
+"""
+CACHED = """\
+7f2a3c000000-7f2a40000000 rw-s 00000000 103:03 27                        /var/tmp/a file.raw
+Size:              65536 kB
+VmFlags: rd wr sh mr mw me ms sd
+"""
+ANONYMOUS = """\
+7f2a8c000000-7f2a8c021000 rw-p 00000000 00:00 0
+VmFlags: rd wr mr mw me nr sd
+"""
+
+
+def test_a_dax_mapping_is_synchronous() -> None:
+    assert is_synchronous((ANONYMOUS + DAX + CACHED).splitlines(), "/dev/dax0.0")
+
+
+def test_the_page_cache_is_not() -> None:
+    assert not is_synchronous((DAX + CACHED + ANONYMOUS).splitlines(), "/var/tmp/a file.raw")
+
+
+def test_every_mapping_must_be() -> None:
+    second = CACHED.replace("/var/tmp/a file.raw", "/dev/dax0.0")
+    assert not is_synchronous((DAX + second).splitlines(), "/dev/dax0.0")
+
+
+def test_a_file_that_is_not_mapped_keeps_nothing_by_it() -> None:
+    assert not is_synchronous((DAX + CACHED).splitlines(), "/dev/dax1.0")
+    assert not is_synchronous([], "/dev/dax0.0")
