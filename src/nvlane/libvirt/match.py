@@ -10,7 +10,7 @@ USER_ALIAS = "ua-"
 
 def find_run(parent: Element, xml: str) -> tuple[Element, ...]:
     """The neighbours in `parent` that are the elements of `xml`; () if they are not there."""
-    wanted = fragment(xml)
+    wanted = fragment(xml, parent.space)
     children = parent.children
     for start in range(len(children) - len(wanted) + 1):
         run = children[start : start + len(wanted)]
@@ -19,11 +19,11 @@ def find_run(parent: Element, xml: str) -> tuple[Element, ...]:
     return ()
 
 
-def fragment(xml: str) -> tuple[Element, ...]:
-    """Elements of libvirt's and, with whatever prefix, of QEMU's name space."""
+def fragment(xml: str, space: str = "") -> tuple[Element, ...]:
+    """Elements of `space` and, with whatever prefix, of QEMU's name space."""
     prefixes = {tag.split(":")[0] for tag in _tags(xml) if ":" in tag} or {"qemu"}
     declared = " ".join(f"xmlns:{prefix}='{QEMU_SPACE}'" for prefix in sorted(prefixes))
-    return parse(f"<x {declared}>{xml}</x>".encode()).children
+    return parse(f"<x xmlns='{space}' {declared}>{xml}</x>".encode()).children
 
 
 def _tags(xml: str) -> set[str]:
