@@ -59,10 +59,13 @@ class Editor:
         """An element to hold others, made where it is not there. Its path."""
         inner = f"{path}/{name}".lstrip("/")
         wanted = Addition(kind=Kind.CONTAINER, path=path, name=name)
-        if self.root.find(inner) is None:
+        found = self.root.find(inner)
+        if found is None:
             text = self._place(path, (node(self._tag(name)),), after, hollow=True)
             self.additions.append(replace(wanted, text=text))
         else:
+            if ":" in found.tag:
+                self._share_space(found.tag.partition(":")[0])  # before the element: it is taken away after it
             self._share(wanted)
         return inner
 
@@ -149,10 +152,13 @@ class Editor:
         """The prefix of QEMU's name space here, declared at the root where it is not."""
         for prefix, space in self.root.spaces.items():
             if space == QEMU_SPACE and prefix:
-                self._share(Addition(kind=Kind.ATTRIBUTE, path="", name=f"xmlns:{prefix}", new=QEMU_SPACE))
+                self._share_space(prefix)
                 return prefix
         self.attribute("", "xmlns:qemu", QEMU_SPACE)
         return "qemu"
+
+    def _share_space(self, prefix: str) -> None:
+        self._share(Addition(kind=Kind.ATTRIBUTE, path="", name=f"xmlns:{prefix}", new=QEMU_SPACE))
 
     def _tag(self, name: str) -> str:
         return f"{self.qemu_prefix()}:{name[5:]}" if name.startswith("qemu:") else name

@@ -70,18 +70,17 @@ def _port_used(root: Element, port: int) -> str:
 
 def _container(raw: bytes, parent: Element | None, addition: Addition) -> bytes:
     found = parent.find(addition.name) if parent is not None else None
-    if found is None or found.text.strip() or (found.children and not _only_defaults(found, parse(raw))):
+    if found is None or found.text.strip() or (found.children and not _only_defaults(found)):
         return raw
     return cut(raw, found.start, found.end, addition.text)
 
 
-def _only_defaults(element: Element, root: Element) -> bool:
-    """libvirt names all iothreads where one is named: 1 to the number that there are means nothing."""
-    if element.name != "iothreadids":
-        return False
-    ids = {child.attributes.get("id") for child in element.children if len(child.attributes) == 1}
-    count = root.value("iothreads") or "0"
-    return ids == {str(number) for number in range(1, int(count) + 1)} and len(ids) == len(element.children)
+def _only_defaults(element: Element) -> bool:
+    """libvirt names all iothreads where one is named: those from 1 on, with nothing else said of them, mean nothing."""
+    ids = [child.attributes.get("id") for child in element.children if len(child.attributes) == 1]
+    return element.name == "iothreadids" and sorted(ids, key=str) == sorted(
+        str(number) for number in range(1, len(element.children) + 1)
+    )
 
 
 def _close(raw: bytes, element: Element | None, addition: Addition) -> bytes:
