@@ -22,6 +22,7 @@ def attach(output: Output, machine: str, lane_file: str, no_verify: bool, timeou
     from nvlane.cli.service.verify import raise_for_evidence
     from nvlane.cli.service.world import this_world
     from nvlane.cli.spec_files import read_file
+    from nvlane.spec.lane import LaneKind
 
     with Lines(output) as tell:
         record, lane = plug_in(
@@ -31,6 +32,10 @@ def attach(output: Output, machine: str, lane_file: str, no_verify: bool, timeou
     if output.json:
         output.data(value, str)
         return 0 if value["verified"] is not False else 4
-    output.say(f"{lane.name} is attached to {machine}; nvlane detach {machine} {lane.name} takes it out again")
+    stays = lane.kind == LaneKind.NVDIMM  # QEMU lets no persistent memory go
+    out = (
+        f"it stays until nvlane down {machine}" if stays else f"nvlane detach {machine} {lane.name} takes it out again"
+    )
+    output.say(f"{lane.name} is attached to {machine}; {out}")
     raise_for_evidence(record)
     return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nvlane.model.claim import Evidence, PmemClaim
+from nvlane.model.claim import Evidence, PmemClaim, PmemNamespaceClaim
+from nvlane.model.errors import WireError
 from nvlane.qemu import inspect
 from nvlane.qemu.inspect import MemoryDevice
 from nvlane.verify.backing import kept
@@ -33,10 +34,18 @@ def pmem(claim: PmemClaim, look: Look) -> list[Evidence]:
     if any(wanted.name for wanted in claim.namespaces):
         label_if_new(region, look)
     for wanted in claim.namespaces:
-        found_or_made = find_or_make(wanted, region, look)
-        if found_or_made is not None:
-            seen += look_at(wanted, found_or_made, lane, look)
+        seen += _namespace(wanted, region, lane, look)
     return seen
+
+
+def _namespace(claim: PmemNamespaceClaim, region: Mapping[str, Any], lane: int, look: Look) -> list[Evidence]:
+    """What cannot be looked up here takes nothing from what was seen of the region and of its other namespaces."""
+    try:
+        found = find_or_make(claim, region, look)
+        return look_at(claim, found, lane, look) if found is not None else []
+    except WireError as error:
+        name = f"namespace {claim.name}" if claim.name else f"the namespace of {region['name']}"
+        return [Evidence(lane=lane, claim=name, expected="to be as claimed", found=str(error), ok=False)]
 
 
 def _region(device: MemoryDevice, look: Look) -> Mapping[str, Any]:

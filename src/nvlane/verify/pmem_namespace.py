@@ -47,7 +47,7 @@ def find_or_make(claim: PmemNamespaceClaim, region: Mapping[str, Any], look: Loo
     else:
         _must_be_blank(found, claim.mode, look)
         options["namespace"] = found["name"]
-    _must_be_writable(region)
+    _must_be_writable(region, look)
     given = {key: value for key, value in options.items() if value}
     made = look.guest.call("nvdimm_create", deadline=PREPARE_DEADLINE, mode=claim.mode, **given)
     look.forget()
@@ -62,7 +62,7 @@ def label_if_new(region: Mapping[str, Any], look: Look) -> None:
     if nameless is None or nameless["name_in_label"] or nameless["size_bytes"] != region["size_bytes"]:
         return
     _must_be_blank(nameless, "several namespaces", look)
-    _must_be_writable(region)
+    _must_be_writable(region, look)
     look.guest.call("nvdimm_label", deadline=PREPARE_DEADLINE, region=region["name"])
     look.forget()
 
@@ -105,7 +105,12 @@ def _must_be_blank(namespace: Mapping[str, Any], wanted: str, look: Look) -> Non
         )
 
 
-def _must_be_writable(region: Mapping[str, Any]) -> None:
+def _must_be_writable(region: Mapping[str, Any], look: Look) -> None:
+    if not look.write:
+        raise WireError(
+            f"a namespace that is not there is not made in {region['name']} while only looking",
+            remedy="let it write: nvlane verify without --no-write",
+        )
     if region["read_only"]:
         raise WireError(
             f"{region['name']} is read-only, and a namespace that is not there cannot be made in it",

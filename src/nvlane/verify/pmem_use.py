@@ -45,7 +45,7 @@ def look_at(claim: PmemNamespaceClaim, found: Namespace, lane: int, look: Look) 
         seen.append(evidence(lane, f"{name} sector bytes", claim.sector_size, entry["sector_size"]))
     match claim.mode:
         case "devdax":
-            seen += _libpmem(claim, found.device, lane, look, write=_may_write(claim, found, look), length=SAMPLE)
+            seen += _libpmem(claim, found.device, lane, look, write=_may_write(claim, found, look))
         case "sector" if _may_write(claim, found, look) and not claim.filesystem:
             seen += _sectors(found, lane, look)
         case _:
@@ -71,23 +71,25 @@ def _sectors(found: Namespace, lane: int, look: Look) -> list[Evidence]:
 
 def _mounted(claim: PmemNamespaceClaim, found: Namespace, lane: int, look: Look) -> list[Evidence]:
     place, with_dax = claim.mountpoint, bool(claim.dax)
-    arguments: dict[str, Any] = {"device": found.device, "fstype": claim.filesystem, "mountpoint": place}
+    is_mounted = look.mounted(place)
+    if not look.write:
+        # All the rest makes files.
+        return [evidence(lane, f"{place} is mounted", True, is_mounted)]
     seen = []
-    if not look.mounted(place):
+    if not is_mounted:
+        arguments: dict[str, Any] = {"device": found.device, "fstype": claim.filesystem, "mountpoint": place}
         mounted = look.guest.call("dax_mount", deadline=PREPARE_DEADLINE, dax=with_dax, **arguments)
         seen.append(evidence(lane, f"{place} is DAX", with_dax, mounted["dax"]))
     sample = f"{place}/{SAMPLE_NAME}"
     sync = look.guest.call("map_sync", path=f"{sample}-sync")
     seen.append(evidence(lane, f"MAP_SYNC of a file on {place}", bool(claim.is_pmem), sync["works"]))
-    return seen + _libpmem(claim, sample, lane, look, write=True, length=SAMPLE)
+    return seen + _libpmem(claim, sample, lane, look, write=True)
 
 
-def _libpmem(
-    claim: PmemNamespaceClaim, path: str, lane: int, look: Look, *, write: bool, length: int
-) -> list[Evidence]:
+def _libpmem(claim: PmemNamespaceClaim, path: str, lane: int, look: Look, *, write: bool) -> list[Evidence]:
     """What PMDK's libpmem says of a mapping, and a pattern stored through it and made durable by the call that fits."""
     seed = secrets.randbits(63)
-    checked = look.guest.call("pmem_check", deadline=_DEADLINE, path=path, length=length, write=write, seed=seed)
+    checked = look.guest.call("pmem_check", deadline=_DEADLINE, path=path, length=SAMPLE, write=write, seed=seed)
     is_pmem = bool(claim.is_pmem)
     seen = [evidence(lane, f"pmem_is_pmem of {path}", is_pmem, checked["is_pmem"])]
     if write:

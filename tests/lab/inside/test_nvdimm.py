@@ -165,6 +165,9 @@ def test_a_namespace_that_holds_something_is_left_alone(up: Up) -> None:
         look = Look(guest=guest, monitor=monitor)
         regions = {one["size_bytes"] // MIB: one for one in look.inventory()["nvdimm"]["regions"]}
         claim = PmemNamespaceClaim(name="files", size=64 * MIB, mode="sector")
+        only_looking = Look(guest=guest, monitor=monitor, write=False)
+        with pytest.raises(WireError, match=r"is not made in region\d while only looking"):
+            find_or_make(PmemNamespaceClaim(name="more", size=16 * MIB, mode="raw"), regions[144], only_looking)
         with pytest.raises(WireError, match="is in fsdax mode and holds something: making it sector would erase that"):
             find_or_make(claim, regions[144], look)
         with pytest.raises(WireError, match="is read-only, and a namespace that is not there cannot be made in it"):
@@ -175,6 +178,16 @@ def test_what_a_guest_flushes_reaches_the_disk_through_virtio_pmem_only(up: Up, 
     """The promise itself: pages of the file that the host has not written back, after the guest's own flush."""
     assert written_and_flushed(up, "virtio", work / "virtio.raw") == 0
     assert written_and_flushed(up, "file", work / "nvdimm.raw") == 2 * MIB // 4096
+
+
+def test_only_looking_writes_nothing(up: Up, work: Path) -> None:
+    """Not one page of a file becomes dirty, and every claim that needs no writing is true."""
+    os.sync()
+    looked = nvlane("verify", "--no-write", "--json", up.name).ok().json
+    assert looked["verified"]
+    assert dirty_pages(work / "nvdimm.raw", 0, 32 * MIB) == 0
+    assert not [one for one in looked["evidence"] if "pattern" in one["claim"] or "reads back" in one["claim"]]
+    assert [one["found"] for one in looked["evidence"] if one["claim"] == "/mnt/huge is mounted"] == ["True"]
 
 
 def written_and_flushed(up: Up, lane: str, file: Path) -> int:
@@ -245,6 +258,16 @@ def test_what_a_backing_cannot_promise_is_said(up: Up) -> None:
 
 def test_hugepages_of_the_nvdimm_are_reserved(up: Up) -> None:
     assert any("reserve 73 hugepages of 2MiB" in step for step in up.status()["to_undo"])
+
+
+def test_an_nvdimm_is_attached_and_stays(up: Up, work: Path) -> None:
+    lane = work / "more.toml"
+    lane.write_text('[[lane]]\nkind = "nvdimm"\nname = "more"\nbacking = "memory"\nsize = "32MiB"\nmode = "sector"\n')
+    said = nvlane("attach", up.name, lane).ok()
+    assert "it stays until nvlane down" in said.err
+    evidence = {one["claim"]: one["found"] for one in up.status()["evidence"] if one["lane"] == "more"}
+    assert "sector" in [found for claim, found in evidence.items() if claim.endswith(" mode")]
+    assert any("reads back what was written" in claim for claim in evidence)
 
 
 def test_nothing_of_the_files_is_lost(up: Up) -> None:

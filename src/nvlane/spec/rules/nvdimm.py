@@ -15,6 +15,8 @@ _SMALLEST_LABEL = 128 * KIB
 _STEP = 16 * MIB
 #: mkfs.xfs makes none that is smaller (xfsprogs 5.19, 300 MB), and a page map takes a part of it.
 _SMALLEST_XFS = 320 * MIB
+#: The smallest arena of a BTT (drivers/nvdimm/btt.h, ARENA_MIN_SIZE), which starts 4 KiB into the namespace.
+_ARENA = 16 * MIB
 _ALIGNMENTS = (0, 4 * KIB, 2 * MIB, GIB)
 _SECTORS = (512, 4096)
 
@@ -88,8 +90,12 @@ def filesystem_has_a_disk(lane: Nvdimm, place: str) -> Problems:
 
 
 def mode_fits_its_keys(lane: Nvdimm, place: str) -> Problems:
-    """`sector_size` is 512 or 4096; `align` is 4KiB, 2MiB or 1GiB, and there in the modes `fsdax` and `devdax` only."""
+    """`sector_size` is 512 or 4096, and mode `sector` has more than 16MiB; `align` is 4KiB, 2MiB or 1GiB, and there in the
+    modes `fsdax` and `devdax` only."""
     for where, one in _each(lane, place):
+        if one.mode is PmemMode.SECTOR and 0 < one.size <= _ARENA:
+            message = f"{format_size(one.size)} are too few for sectors and their map"
+            yield Problem(place=f"{where}.size", message=message, remedy="give it 32MiB or more")
         if one.sector_size not in _SECTORS:
             message = f"{one.sector_size} is not a sector size here"
             yield Problem(place=f"{where}.sector_size", message=message, remedy="write 512 or 4096")
