@@ -90,8 +90,8 @@ def filesystem_has_a_disk(lane: Nvdimm, place: str) -> Problems:
 
 
 def mode_fits_its_keys(lane: Nvdimm, place: str) -> Problems:
-    """`sector_size` is 512 or 4096, and mode `sector` has more than 16MiB; `align` is 4KiB, 2MiB or 1GiB, and there in the
-    modes `fsdax` and `devdax` only."""
+    """`sector_size` is 512 or 4096, and mode `sector` has more than 16MiB; `align` is 4KiB, 2MiB or 1GiB, and there in
+    the modes `fsdax` and `devdax` only."""
     for where, one in _each(lane, place):
         if one.mode is PmemMode.SECTOR and 0 < one.size <= _ARENA:
             message = f"{format_size(one.size)} are too few for sectors and their map"
