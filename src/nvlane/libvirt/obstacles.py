@@ -6,6 +6,7 @@ It does none of that for what `<qemu:commandline>` names.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -58,10 +59,12 @@ def obstacles(
     paths = tuple(_paths(split.commandline))
     return (
         *_missing_devices(devices, capabilities),
-        *_confined(root, paths, security),
+        *_confined(root, paths, security, capabilities),
         *_private_dev(paths, split.commandline, capabilities),
         *_session(needs, capabilities),
         *_locking(root, needs),
+        *_uncounted(root, devices, capabilities),
+        *_memory_info(root, devices, capabilities),
         *_taken_functions(root, devices),
         *_unmanaged(devices, needs),
         *_private_memory(root, needs),
@@ -80,18 +83,26 @@ def _missing_devices(devices: Iterable[Device], capabilities: LibvirtCapabilitie
             )
 
 
-def _confined(root: Element, paths: Sequence[str], security: frozenset[str]) -> Iterator[Obstacle]:
+def _override(capabilities: LibvirtCapabilities) -> str:
+    """Where a host adds to the AppArmor rules of all guests: since 9.6 in files of its own (libvirt's NEWS)."""
+    if capabilities.libvirt >= (9, 6, 0):
+        return "/etc/apparmor.d/abstractions/libvirt-qemu.d/nvlane"
+    return "/etc/apparmor.d/local/abstractions/libvirt-qemu"
+
+
+def _confined(
+    root: Element, paths: Sequence[str], security: frozenset[str], capabilities: LibvirtCapabilities
+) -> Iterator[Obstacle]:
     if not paths:
         return
     named = ", ".join(paths)
     if "apparmor" in security and not _unconfined(root, "apparmor"):
-        rules = " ".join(f"'\"{path}\" rwk,'" for path in paths)
+        rules = " ".join(shlex.quote(f'"{path}" rwk,') for path in paths)
         yield Obstacle(
             code="apparmor",
             text=f"AppArmor will keep QEMU from {named}: libvirt makes the profile from its own XML, and "
             "<qemu:commandline> is no part of that",
-            remedy=f"printf '  %s\\n' {rules} >> /etc/apparmor.d/local/abstractions/libvirt-qemu "
-            "(read when the domain starts)",
+            remedy=f"printf '  %s\\n' {rules} >> {_override(capabilities)} (read when the domain starts)",
             stops=True,
         )
     if "selinux" in security and not _unconfined(root, "selinux"):
@@ -99,7 +110,7 @@ def _confined(root: Element, paths: Sequence[str], security: frozenset[str]) -> 
             code="selinux",
             text=f"SELinux will keep QEMU from {named}: libvirt labels what its own XML names, and "
             "<qemu:commandline> is no part of that",
-            remedy=f"chcon -t svirt_image_t -l s0 {' '.join(paths)}; "
+            remedy=f"chcon -t svirt_image_t -l s0 {shlex.join(paths)}; "
             "or give the domain <seclabel type='none' model='selinux'/>",
             stops=True,
         )
@@ -155,6 +166,33 @@ def _locking(root: Element, needs: MemoryNeeds) -> Iterator[Obstacle]:
             text=f"<hard_limit> is {format_size(kib(limit) * KIB)}, and libvirt lets QEMU lock no more than that: VFIO "
             f"locks all of the guest's memory and some of QEMU's, {format_size(wanted)}",
             remedy=f"virsh memtune DOMAIN --hard-limit {wanted // KIB} --config, or remove <hard_limit>",
+            stops=True,
+        )
+
+
+def _uncounted(root: Element, devices: Iterable[Device], capabilities: LibvirtCapabilities) -> Iterator[Obstacle]:
+    direct = any(isinstance(device, BlockNode) and device.driver == "nvme" for device in devices)
+    if direct and capabilities.libvirt < (9, 3, 0) and root.find("memtune/hard_limit") is None:
+        wanted = 2 * (memory.memory_of(root) + _LOCK_MARGIN // KIB)
+        yield Obstacle(
+            code="nvme-uncounted",
+            text=f"libvirt {version_text(capabilities.libvirt)} does not count <disk type='nvme'> when it limits "
+            "what QEMU may lock (9.3 does): beside another VFIO device the limit is too low",
+            remedy=f"if QEMU ends with 'Cannot allocate memory': virsh memtune DOMAIN --hard-limit {wanted} --config",
+            stops=False,
+        )
+
+
+def _memory_info(root: Element, devices: Iterable[Device], capabilities: LibvirtCapabilities) -> Iterator[Obstacle]:
+    ours = {device.driver for device in devices if isinstance(device, Frontend)}
+    if "virtio-pmem-pci" not in ours or capabilities.has(Feature.VIRTIO_PMEM):
+        return
+    if root.find("devices/memory") is not None:
+        yield Obstacle(
+            code="pmem-beside-memory",
+            text=f"libvirt {version_text(capabilities.libvirt)} does not start a domain with virtio-pmem beside a "
+            "<memory> device ('virtio-pmem memory device info is not handled yet'; 9.4 does)",
+            remedy='write device = "nvdimm" in the lane, or remove the <memory> device, or update libvirt',
             stops=True,
         )
 

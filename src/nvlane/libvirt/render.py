@@ -51,7 +51,9 @@ def nvdimm(head: Frontend, at: Renderer) -> Rendered | None:
     backend = at.lane.object(head, "memdev")
     if backend is None or not at.capabilities.has(Feature.NVDIMM):
         return None
-    if not only(head.properties, "memdev", "label-size", "unarmed") or not _plain_file(backend, "align", "pmem"):
+    if not only(head.properties, "memdev", "label-size", "unarmed", "node") or not _plain_file(
+        backend, "align", "pmem"
+    ):
         return None
     properties = backend.properties
     size, label = int(str(properties["size"])), int(str(head.properties.get("label-size", 0)))
@@ -64,7 +66,7 @@ def nvdimm(head: Frontend, at: Renderer) -> Rendered | None:
     target = node(
         "target",
         _kib("size", size),
-        node("node", text="0"),
+        node("node", text=str(head.properties.get("node", 0))),
         node("label", _kib("size", label)) if label else None,
         node("readonly") if head.properties.get("unarmed") else None,
     )
