@@ -64,6 +64,7 @@ class Editor:
             text = self._place(path, (node(self._tag(name)),), after, hollow=True)
             self.additions.append(replace(wanted, text=text))
         else:
+            self._share_opened(path)
             if ":" in found.tag:
                 self._share_space(found.tag.partition(":")[0])  # before the element: it is taken away after it
             self._share(wanted)
@@ -77,6 +78,7 @@ class Editor:
             text = self._place(path, (item,), after)
             self.additions.append(replace(wanted, text=text))
             return
+        self._share_opened(path)
         self._share(wanted)
         for key, value in item.attributes.items():
             self.attribute(f"{path}/{item.tag}".lstrip("/"), key, value)
@@ -157,6 +159,9 @@ class Editor:
         self.attribute("", "xmlns:qemu", QEMU_SPACE)
         return "qemu"
 
+    def _share_opened(self, path: str) -> None:
+        self._share(Addition(kind=Kind.OPENED, path=path, name=""))
+
     def _share_space(self, prefix: str) -> None:
         self._share(Addition(kind=Kind.ATTRIBUTE, path="", name=f"xmlns:{prefix}", new=QEMU_SPACE))
 
@@ -173,8 +178,8 @@ class Editor:
         """Inserts, and gives the text that was inserted. `hollow` elements get a closing tag of their own."""
         if self._must_open(self.at(path)):
             self._open(path)
-        elif path:
-            self._share(Addition(kind=Kind.OPENED, path=path, name=""))
+        else:
+            self._share_opened(path)
         parent = self.at(path)
         indent, end = child_lead(self.raw, parent), newline(self.raw)
         neighbours = [child for child in parent.children if child.name in after] or parent.children
