@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nvlane.model.claim import Keeps
+from nvlane.model.errors import WireError
 from nvlane.qemu import inspect
 from nvlane.qemu.inspect import MemoryDevice, Monitor
+from nvlane.wire.qmp import QmpError
 
 _MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S{4} [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$")
 #: File systems whose files are memory of the host and nothing else.
@@ -25,13 +27,30 @@ def kept(monitor: Monitor, device: MemoryDevice, path: str) -> Keeps:
     if not path:
         return Keeps.NOTHING
     if device.kind == "nvdimm":
-        promised = monitor.execute("qom-get", {"path": device.memdev, "property": "pmem"}) is True
-        thread = inspect.vcpu_threads(monitor)[0]
-        smaps = Path(f"/proc/{thread}/smaps").read_text(errors="surrogateescape")
-        synchronous = promised and is_synchronous(smaps.splitlines(), path)
+        promised = _is_promised(monitor, device)
+        synchronous = promised and is_synchronous(_smaps(monitor).splitlines(), path)
         return Keeps.FLUSHED_STORES if synchronous else Keeps.UNTIL_POWER_FAILS
     in_memory = _file_system(path) in _IN_MEMORY
     return Keeps.UNTIL_POWER_FAILS if in_memory else Keeps.SYNCED_WRITES
+
+
+def _is_promised(monitor: Monitor, device: MemoryDevice) -> bool:
+    try:
+        return monitor.execute("qom-get", {"path": device.memdev, "property": "pmem"}) is True
+    except QmpError:
+        return False  # built without libpmem, QEMU has no such property (backends/hostmem-file.c)
+
+
+def _smaps(monitor: Monitor) -> str:
+    """QEMU's mappings. Raises WireError where this user may not see them."""
+    thread = inspect.vcpu_threads(monitor)[0]
+    try:
+        return Path(f"/proc/{thread}/smaps").read_text(errors="surrogateescape")
+    except (FileNotFoundError, PermissionError, ProcessLookupError) as error:
+        raise WireError(
+            f"what QEMU has mapped cannot be seen: {error}",
+            remedy="verify as the user that QEMU runs as, or as root",
+        ) from error
 
 
 def is_synchronous(smaps: Iterable[str], path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nvlane.model.claim import Evidence, PmemClaim, PmemNamespaceClaim
+from nvlane.model.claim import Evidence, Keeps, PmemClaim, PmemNamespaceClaim
 from nvlane.model.errors import WireError
 from nvlane.qemu import inspect
 from nvlane.qemu.inspect import MemoryDevice
@@ -29,13 +29,20 @@ def pmem(claim: PmemClaim, look: Look) -> list[Evidence]:
     if claim.node is not None:
         seen.append(evidence(lane, f"{name} NUMA node", claim.node, region["numa_node"]))
     if claim.keeps is not None:
-        found = kept(look.monitor, device, claim.path)
-        seen.append(evidence(lane, f"the backing of {name} keeps", str(claim.keeps), str(found)))
+        seen.append(_keeps(claim, claim.keeps, device, str(name), look))
     if any(wanted.name for wanted in claim.namespaces):
         label_if_new(region, look)
     for wanted in claim.namespaces:
         seen += _namespace(wanted, region, lane, look)
     return seen
+
+
+def _keeps(claim: PmemClaim, keeps: Keeps, device: MemoryDevice, region: str, look: Look) -> Evidence:
+    what = f"the backing of {region} keeps"
+    try:
+        return evidence(claim.lane, what, str(keeps), str(kept(look.monitor, device, claim.path)))
+    except WireError as error:
+        return Evidence(lane=claim.lane, claim=what, expected=str(keeps), found=str(error), ok=False)
 
 
 def _namespace(claim: PmemNamespaceClaim, region: Mapping[str, Any], lane: int, look: Look) -> list[Evidence]:
