@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nvlane.facts.attribute import NO_ANSWER, number
 from nvlane.facts.mounts import MountEntry, mount_of
-from nvlane.facts.shape import PathFacts
+from nvlane.facts.shape import PathFacts, Use, UseKind
 from nvlane.facts.usage import Survey, read_uses
 from nvlane.model.errors import HostError
 from nvlane.model.host import FileStat, HostReader
@@ -33,7 +33,7 @@ def read_path(host: HostReader, path: str, survey: Survey) -> PathFacts:
     if found.kind == "block":
         return _block(host, path, found, survey)
     if found.kind == "char":
-        return _char(host, path)
+        return _char(host, path, found, survey)
     facts = PathFacts(
         path=path,
         kind=found.kind,
@@ -84,10 +84,24 @@ def _block(host: HostReader, path: str, found: FileStat, survey: Survey) -> Path
     )
 
 
-def _char(host: HostReader, path: str) -> PathFacts:
+def _char(host: HostReader, path: str, found: FileStat, survey: Survey) -> PathFacts:
+    """A DAX device is mapped by whoever opens it, and nothing in the kernel keeps a second one out."""
     name = host.realpath(path).rsplit("/", 1)[-1]
     size = number(host, f"/sys/bus/dax/devices/{name}/size")  # 0 for what is no DAX device
-    return PathFacts(path=path, kind="char", size=size, virtual_size=size, dax=size > 0, writable=host.writable(path))
+    uses = tuple(
+        Use(kind=UseKind.OPEN, device=name, evidence=handle.evidence)
+        for handle in survey.handles
+        if handle.kind == "char" and handle.number == found.device
+    )
+    return PathFacts(
+        path=path,
+        kind="char",
+        size=size,
+        virtual_size=size,
+        dax=size > 0,
+        writable=host.writable(path),
+        uses=uses if size else (),
+    )
 
 
 def _with_image(host: HostReader, facts: PathFacts) -> PathFacts:

@@ -226,7 +226,7 @@ def _dax_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
                 remedy="make one: ndctl create-namespace -m devdax",
             )
         ]
-    reasons: list[Refusal] = []
+    reasons = list(refuse.uses(at.index, f"{at.place}.path {dax.path}", at.facts.path(lane.path).uses))
     if dax.driver != "device_dax":
         # Opening it gives ENXIO (drivers/dax/super.c, dax_open finds no live device).
         what = f"has the driver {dax.driver}" if dax.driver else "has no driver"

@@ -272,5 +272,14 @@ def test_an_nvdimm_is_attached_and_stays(up: Up, work: Path) -> None:
     assert any("reads back what was written" in claim for claim in evidence)
 
 
+def test_a_dax_device_is_given_to_one_machine(up: Up, dax_device: str, tmp_path: Path) -> None:
+    second = write_spec(tmp_path, "second", f'kind = "nvdimm"\nbacking = "dax"\npath = "{dax_device}"')
+    refused = nvlane("plan", second)
+    assert refused.status == 3
+    said = refused.out + refused.err
+    assert "has an open file handle" in said
+    assert f"process {up.status()['pid']} (qemu-system-x86) has {dax_device} open" in said
+
+
 def test_nothing_of_the_files_is_lost(up: Up) -> None:
     assert all(Path(step.split()[4]).exists() for step in up.status()["to_undo"] if step.startswith("create the raw"))
