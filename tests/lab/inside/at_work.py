@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import mmap
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -176,3 +178,14 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def blank(dax_device: str) -> None:
+    """Zeros where earlier tests had a file system: nvlane makes nothing anew that holds something."""
+    descriptor = os.open(dax_device, os.O_RDWR)
+    try:
+        with mmap.mmap(descriptor, 64 * MIB) as front:
+            for at in range(0, 64 * MIB, MIB):
+                front[at : at + MIB] = bytes(MIB)
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at_work import GIB, MIB, Up, machine, nvlane, write_spec
+from at_work import GIB, MIB, Up, blank, machine, nvlane, write_spec
 
 from nvlane.apply import process
 from nvlane.model.claim import Locator, PmemNamespaceClaim
@@ -40,17 +39,6 @@ def dax_device() -> Iterator[str]:
     process.run([*make, "--mode=raw"])
     if not there:
         process.run(["modprobe", "-r", "device_dax"])
-
-
-def blank(dax_device: str) -> None:
-    """Zeros where earlier tests had a file system: nvlane makes nothing anew that holds something."""
-    descriptor = os.open(dax_device, os.O_RDWR)
-    try:
-        with mmap.mmap(descriptor, 64 * MIB) as front:
-            for at in range(0, 64 * MIB, MIB):
-                front[at : at + MIB] = bytes(MIB)
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at_work import MIB, Up, alive, machine, nvlane, unchanged, write_spec
+from at_work import MIB, Up, alive, blank, machine, nvlane, unchanged, write_spec
 from spare import wait
 
 from nvlane.apply import process
@@ -44,7 +44,9 @@ def heap() -> Iterator[str]:
     process.run(["mkfs.ext4", "-q", "-F", "-b", "4096", f"/dev/{disk['blockdev']}"])
     MOUNT.mkdir()
     process.run(["mount", "-o", "dax", f"/dev/{disk['blockdev']}", str(MOUNT)])
-    yield f"/dev/{heap['daxregion']['devices'][0]['chardev']}"
+    device = f"/dev/{heap['daxregion']['devices'][0]['chardev']}"
+    blank(device)
+    yield device
     process.run(["umount", str(MOUNT)])
     MOUNT.rmdir()
     for one in (heap, disk):
