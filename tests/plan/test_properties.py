@@ -19,6 +19,7 @@ from nvlane.lanes import subjects
 from nvlane.lanes.compose import make_attach_plan, make_plan
 from nvlane.model.codec import decode, encode
 from nvlane.plan import step as steps
+from nvlane.plan.domain_step import DomainStep
 from nvlane.plan.fabrics_step import LinkConfigNode, MakeConfigNode, MountConfigfs
 from nvlane.plan.plan import Plan
 from nvlane.plan.step import StartMachine, StartTarget
@@ -110,4 +111,5 @@ def test_steps_survive_the_journal() -> None:
             assert decode(steps.Step, json.loads(json.dumps(encode(step)))) == step  # type: ignore[arg-type]
     # Hugetlbfs is `nvlane host`'s, the Target's half of a fabric `nvlane fabrics export`'s (test_export).
     others = {steps.MountHugetlbfs, MountConfigfs, MakeConfigNode, LinkConfigNode}
+    others |= set(typing.get_args(DomainStep))  # of tests/libvirtd
     assert seen >= set(typing.get_args(steps.Step)) - others

@@ -17,10 +17,10 @@ import pytest
 
 from nvlane.model.errors import WireError
 from nvlane.verify.agent import AgentGuest
-from nvlane.verify.guest import GuestFault, answer_of
+from nvlane.verify.guest import CALL_DEADLINE, GuestFault, answer_of
 from nvlane.verify.pattern import pattern
 from nvlane.verify.probe import ProbeGuest
-from nvlane.wire.guest_agent import GuestAgent
+from nvlane.wire.guest_agent import SocketAgent
 from nvlane.wire.lines import DeadlineMissed, LineSocket, PeerClosed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +213,7 @@ def test_the_real_agent_runs_the_probe_and_keeps_nothing(tmp_path: Path) -> None
     assert PROBE is not None
     before = {path for place in ("/run", "/tmp", "/var/tmp") for path in Path(place).glob("nvlane-*")}
     with agent(tmp_path) as path:
-        with AgentGuest(path, PROBE) as guest:
+        with AgentGuest(SocketAgent(path, deadline=CALL_DEADLINE), PROBE) as guest:
             assert not guest.hello().is_probe_guest
             assert guest.inventory()["cpus"] >= 1
             uploaded = {path for place in ("/run", "/tmp", "/var/tmp") for path in Path(place).glob("nvlane-*")}
@@ -229,7 +229,7 @@ def test_the_real_agent_runs_the_probe_and_keeps_nothing(tmp_path: Path) -> None
 def test_a_blocked_agent_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert PROBE is not None
     with agent(tmp_path, "-b", "guest-exec") as path, pytest.raises(WireError, match="guest-exec") as caught:
-        AgentGuest(path, PROBE)
+        AgentGuest(SocketAgent(path, deadline=CALL_DEADLINE), PROBE)
     assert "block-rpcs" in caught.value.remedy
 
 
@@ -239,7 +239,7 @@ def test_no_agent_behind_the_socket_is_said(tmp_path: Path) -> None:
             pass
 
     with listening(tmp_path / "s", deaf) as path, pytest.raises(DeadlineMissed, match="no QEMU guest agent"):
-        GuestAgent(path, deadline=0.3)
+        SocketAgent(path, deadline=0.3)
 
 
 def test_an_agent_that_was_busy_for_somebody_else_gets_in_step(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_an_agent_that_was_busy_for_somebody_else_gets_in_step(tmp_path: Path) -
         stream.readline()
 
     with listening(tmp_path / "s", peer) as path:
-        connection = GuestAgent(path, deadline=5)
+        connection = SocketAgent(path, deadline=5)
         with pytest.raises(WireError, match="not today"):
             connection.command("guest-ping", deadline=5)
         connection.close()

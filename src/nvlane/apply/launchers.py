@@ -1,4 +1,4 @@
-"""The launchers of a real host: QEMU, hot-plug through QMP, and every target engine that there is."""
+"""The launchers of a real host: QEMU, hot-plug through QMP, every target engine that there is, and libvirt."""
 
 from __future__ import annotations
 

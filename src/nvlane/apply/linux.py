@@ -55,6 +55,9 @@ class LinuxHost(LinuxReader):
     def mkdir(self, path: str, *, mode: int = 0o700) -> None:
         Path(path).mkdir(mode=mode)
 
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        os.chown(path, uid, gid)
+
     def rmdir(self, path: str) -> None:
         Path(path).rmdir()
 

@@ -78,6 +78,7 @@ class LinuxReader:
             mtime_ns=found.st_mtime_ns,
             device=(os.major(number), os.minor(number)),
             allocated=found.st_blocks * 512,
+            gid=found.st_gid,
         )
 
     def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:

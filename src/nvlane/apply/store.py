@@ -199,8 +199,9 @@ class Store:
             if made:
                 # Outermost first, and also what an earlier run had to make.
                 (self.state / _MADE).write_text(json.dumps(sorted({*made, *self._made()}, key=len)), encoding="utf-8")
-            for path in (self.runtime, self._runs):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The user that libvirt runs QEMU as passes through to sockets; what may be read there is each machine's.
+            self.runtime.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._runs / name).mkdir(mode=0o700)
         except FileExistsError as error:
             raise HostError(

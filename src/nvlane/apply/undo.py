@@ -8,7 +8,7 @@ the next undo tries it again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from nvlane.apply.record import End, Failed, Undo, Undone
 from nvlane.apply.store import modules_of_others, shared_of_others
 from nvlane.model.errors import Bug, NotRestored, NvlaneError
 from nvlane.model.host import Host
+from nvlane.plan.domain_step import DefineDomain
 from nvlane.plan.step import Inverse
 
 
@@ -90,7 +91,9 @@ def undo(
     """
     progress = progress or Silent()
     operations = operations.beside(
-        lambda: modules_of_others(journal.directory), lambda: shared_of_others(journal.directory)
+        lambda: modules_of_others(journal.directory),
+        lambda: shared_of_others(journal.directory),
+        lambda lane: _additions_beside(journal, lane),
     )
     planned = [(entry, inverse) for entry, inverse in plan_undo(journal, operations) if only is None or entry.n in only]
     done: list[UndoneStep] = []
@@ -109,6 +112,15 @@ def undo(
     if only is None and not plan_undo(journal, operations):
         journal.append(End())
     return UndoReport(steps=tuple(done))
+
+
+def _additions_beside(journal: Journal, lane: str) -> dict[str, Mapping[str, object]]:
+    """What the lanes other than this one still have of a domain's definition."""
+    return {
+        entry.step.lane: entry.step.additions
+        for entry in journal.entries()
+        if isinstance(entry.step, DefineDomain) and not entry.undone and entry.step.lane != lane
+    }
 
 
 def _inverse(entry: Entry, operations: Operations) -> Inverse | None:

@@ -1,30 +1,49 @@
-"""`nvlane detach`: take a lane out of a running machine."""
+"""`nvlane detach`: take a lane out of a running machine, or out of a libvirt domain."""
 
 from __future__ import annotations
 
 import click
 
-from nvlane.cli import arguments
+from nvlane.cli import arguments, domain_options
+from nvlane.cli.domain_options import Question
 from nvlane.cli.output import Output, common
 
 
 @click.command()
 @arguments.machine
 @arguments.lane
+@domain_options.connect
+@domain_options.asked
 @common
-def detach(output: Output, machine: str, lane: str) -> None:
+def detach(output: Output, machine: str, lane: str, connect: str | None, print_diff: bool, yes: bool) -> int:
     """Unplug a lane from a running machine, and undo what was done on the host for it alone.
 
-    The guest must let the device go: unmount it there first.
+    The guest must let the device go: unmount it there first. Of a libvirt domain, running or not, the definition is
+    changed too, after the change was shown as a diff and answered with yes.
     """
     from nvlane.cli.progress import Lines
+    from nvlane.cli.service.domain_away import detach as take
     from nvlane.cli.service.plug import detach as plug_out
-    from nvlane.cli.service.record import as_json
+    from nvlane.cli.service.record import as_json, domain_of
     from nvlane.cli.service.world import this_world
+    from nvlane.model.errors import HostError
 
-    with Lines(output) as tell:
-        record = plug_out(this_world(), machine, lane, tell)
+    world = this_world()
+    uri = domain_of(world.store, machine)
+    if connect is not None and uri is None:
+        raise HostError(f"nvlane has given the domain {machine} nothing", remedy="nvlane status shows what there is")
+    if uri is None:
+        with Lines(output) as tell:
+            record = plug_out(world, machine, lane, tell)
+    else:
+        question = Question(output, print_diff=print_diff, yes=yes)
+        with Lines(output) as tell:
+            taken = take(world, machine, lane, tell, question)
+        if taken is None:
+            return question.nothing_done(machine)
+        record = taken
     if output.json:
         output.data({**as_json(record), "detached": lane}, str)
     else:
         output.say(f"{lane} is detached from {machine}")
+    return 0

@@ -58,14 +58,20 @@ def _details(seen: Seen) -> str:
     if seen.pid:
         lines.append(f"  process  {seen.pid}")
     if record is not None:
-        runtime = record.machine.runtime
-        lines += [
-            f"  spec     {record.source}",
-            f"  machine  {record.machine.machine_type}, {record.machine.accelerator}, {record.machine.cpus} vCPUs",
-            f"  QMP      {record.qmp}",
-            f"  console  {record.console}   (socat -,raw,echo=0 UNIX:{record.console})",
-            f"  logs     {runtime}/qemu.log, {runtime}/console.log",
-        ]
+        runtime, place = record.machine.runtime, record.domain
+        if place is not None:
+            lines += [f"  spec     {record.source}", f"  domain   {place.name} ({place.uuid}) of {place.uri}"]
+        lines += (
+            []
+            if place is not None
+            else [
+                f"  spec     {record.source}",
+                f"  machine  {record.machine.machine_type}, {record.machine.accelerator}, {record.machine.cpus} vCPUs",
+                f"  QMP      {record.qmp}",
+                f"  console  {record.console}   (socat -,raw,echo=0 UNIX:{record.console})",
+                f"  logs     {runtime}/qemu.log, {runtime}/console.log",
+            ]
+        )
         for lane in record.present:
             lines.append(f"  lane     {lane.name} ({lane.kind})")
             lines += [

@@ -99,7 +99,7 @@ def _command(directory: Path, recipe: Path) -> list[str]:
     signed = f"[signed-by={source.signed_by}] " if source.signed_by else ""
     settings = f"LAB_FS_MIB={_FILE_SYSTEM_MIB} LAB_FS_UUID={_FILE_SYSTEM} LAB_FS_OFFSET={gpt.FIRST_BYTE}"
     return [
-        *_private_mounts(),
+        *private_mounts(),
         "mmdebstrap",
         "--mode=auto",
         "--variant=apt",
@@ -121,7 +121,7 @@ def _command(directory: Path, recipe: Path) -> list[str]:
     ]
 
 
-def _private_mounts() -> tuple[str, ...]:
+def private_mounts() -> tuple[str, ...]:
     """Words before mmdebstrap that put what it mounts where only it sees it: then nothing stays mounted when it is
     killed. Without root it makes a namespace of its own; where a container forbids this one, it cannot mount either."""
     words = ("unshare", "--mount", "--propagation", "slave", "--")

@@ -49,7 +49,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     body = machine.describe(spec, facts, _with_spare(needs))
     steps = [step for at in contexts for step in LANES[spec.lanes[at.index].KIND].steps(spec.lanes[at.index], at)]
     pages = memory_pages(body, placement.place(spec, facts).node)
-    steps, short = _net_hugepages([*pages, *steps], facts)
+    steps, short = net_hugepages([*pages, *steps], facts)
     if short:
         return Plan(machine=None, refusals=_unique(short))
     start = StartMachine(
@@ -76,7 +76,7 @@ def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, run
     refusals = lane.refusals(table, at)
     if refusals:
         return Plan(machine=None, refusals=_unique(list(refusals)))
-    steps, short = _net_hugepages(list(lane.steps(table, at)), facts)
+    steps, short = net_hugepages(list(lane.steps(table, at)), facts)
     if short:
         return Plan(machine=None, refusals=_unique(short))
     devices = lane.devices(table, at)
@@ -180,7 +180,7 @@ def _directories(facts: Facts, body: MachineDevice) -> tuple[Step, ...]:
     return (MakeDirectory(path=facts.runtime_dir, mode=0o755), MakeDirectory(path=body.runtime))
 
 
-def _net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Refusal]]:
+def net_hugepages(steps: list[Step], facts: Facts) -> tuple[list[Step], list[Refusal]]:
     """Add up what the machine and its lanes want of each pool, take off what is free, and reserve that first.
 
     A module that two lanes load is loaded once, a drive that is the sibling of another lane's is moved once, and a

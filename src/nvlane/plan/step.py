@@ -12,6 +12,7 @@ from typing import ClassVar
 from nvlane.model.device import Device, MachineDevice
 from nvlane.model.pci import PciAddress
 from nvlane.model.size import format_size
+from nvlane.plan.domain_step import DomainInverse, DomainStep
 from nvlane.plan.fabrics_step import FabricsInverse, FabricsStep
 
 
@@ -330,6 +331,7 @@ Step = (
     | StartMachine
     | PlugDevices
     | FabricsStep
+    | DomainStep
 )
 Inverse = (
     UnloadModule
@@ -342,4 +344,5 @@ Inverse = (
     | StopMachine
     | UnplugDevices
     | FabricsInverse
+    | DomainInverse
 )

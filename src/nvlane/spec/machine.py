@@ -59,6 +59,12 @@ class Machine:
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         example="sles15",
     )
+    connect: str = key(
+        "libvirt's connection URI: the machine is then the libvirt domain of this name, and the other keys of this "
+        "table are left out.",
+        default="",
+        example="qemu:///system",
+    )
     memory: int = key("Guest memory.", kind=Kind.SIZE, default=1024 * MIB, minimum=64 * MIB, example="2GiB")
     cpus: int = key("Number of vCPUs.", default=2, minimum=1, maximum=1024)
     type: str = key("QEMU's machine type.", default="q35", pattern=r"[A-Za-z0-9._-]+", example="q35")

@@ -20,13 +20,13 @@ DIRECTORIES = ("/run", "/tmp", "/var/tmp", "/root")
 
 
 class AgentGuest(Guest):
-    """A guest whose QEMU guest agent answers on `socket_path`; `probe` is the program to upload."""
+    """A guest whose QEMU guest agent answers; `probe` is the program to upload."""
 
-    def __init__(self, socket_path: Path, probe: Path, *, deadline: float = CALL_DEADLINE) -> None:
-        """Connect, get in step and upload, within about `deadline` seconds each. Raises WireError when no agent
-        answers, or when it has the commands blocked that are needed."""
+    def __init__(self, agent: GuestAgent, probe: Path, *, deadline: float = CALL_DEADLINE) -> None:
+        """Upload, within about `deadline` seconds each. Raises WireError when the agent has the commands blocked that
+        are needed. The agent is closed with the guest."""
         self._place = ""
-        self._agent = GuestAgent(socket_path, deadline=deadline)
+        self._agent = agent
         try:
             self._agent.require(NEEDED, deadline=deadline)
             self._upload(probe.read_bytes(), deadline)

@@ -10,6 +10,7 @@ import base64
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +36,16 @@ class AgentRan:
     stderr: str
 
 
-class GuestAgent:
-    """One connection to an agent. Every wait has a deadline in seconds; every fault is a WireError."""
+class GuestAgent(ABC):
+    """An agent, by whatever way. Every wait has a deadline in seconds; every fault is a WireError."""
 
-    def __init__(self, path: Path, *, deadline: float) -> None:
-        """Connect and get in step. Raises DeadlineMissed when no agent answers."""
-        self._path = path
-        self._lines = LineSocket(path)
-        try:
-            self._synchronise(deadline)
-        except BaseException:
-            self._lines.close()
-            raise
-
+    @abstractmethod
     def close(self) -> None:
-        """End the connection."""
-        self._lines.close()
+        """Let it go."""
+
+    @abstractmethod
+    def exchange(self, request: dict[str, Any], *, deadline: float) -> dict[str, Any]:
+        """One request and the agent's whole reply."""
 
     def require(self, names: Sequence[str], *, deadline: float) -> None:
         """Raise WireError when one of these commands is blocked or unknown."""
@@ -101,8 +96,7 @@ class GuestAgent:
         command: dict[str, Any] = {"execute": name}
         if arguments:
             command["arguments"] = arguments
-        self._lines.send(command, deadline=deadline)
-        reply = _json(self._lines.receive_line(deadline=deadline))
+        reply = self.exchange(command, deadline=deadline)
         match reply:
             case {"return": value}:
                 return value
@@ -110,6 +104,28 @@ class GuestAgent:
                 raise WireError(f"the guest agent refuses {name}: {words}")
             case _:
                 raise WireError(f"the guest agent's answer to {name} is not understood: {str(reply)[:200]}")
+
+
+class SocketAgent(GuestAgent):
+    """One connection to the socket of the agent's port."""
+
+    def __init__(self, path: Path, *, deadline: float) -> None:
+        """Connect and get in step. Raises DeadlineMissed when no agent answers."""
+        self._path = path
+        self._lines = LineSocket(path)
+        try:
+            self._synchronise(deadline)
+        except BaseException:
+            self._lines.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection."""
+        self._lines.close()
+
+    def exchange(self, request: dict[str, Any], *, deadline: float) -> dict[str, Any]:
+        self._lines.send(request, deadline=deadline)
+        return _json(self._lines.receive_line(deadline=deadline))
 
     def _synchronise(self, deadline: float) -> None:
         token = secrets.randbits(31)

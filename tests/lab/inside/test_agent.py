@@ -8,7 +8,7 @@ import agent_guest
 import pytest
 from at_work import Up, machine, nvlane, write_spec
 
-from nvlane.wire.guest_agent import GuestAgent
+from nvlane.wire.guest_agent import SocketAgent
 
 pytestmark = pytest.mark.lab
 
@@ -38,7 +38,7 @@ def test_every_claim_is_true(up: Up) -> None:
 
 
 def test_nothing_is_left_in_the_guest(up: Up) -> None:
-    agent = GuestAgent(up.runtime / "agent.sock", deadline=20)
+    agent = SocketAgent(up.runtime / "agent.sock", deadline=20)
     try:
         names = [agent.run(["ls", directory], deadline=20).stdout.split() for directory in ("/run", "/tmp")]
     finally:

@@ -121,11 +121,12 @@ class MemoryHost:
             kind=node.kind,
             size=node.size,
             mode=node.mode,
-            uid=0,
+            uid=node.uid,
             inode=node.inode,
             mtime_ns=node.mtime_ns,
             device=node.device,
             allocated=len(node.data),
+            gid=node.gid,
         )
 
     def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:  # noqa: ARG002
@@ -178,6 +179,11 @@ class MemoryHost:
         self.before_effect(f"mkdir {path}")
         self.tree.add(path, "directory", mode=mode)
         self.fabrics.made(path)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self.before_effect(f"chown {path}")
+        node = self.tree.find(path)
+        node.uid, node.gid = uid, gid
 
     def rmdir(self, path: str) -> None:
         self.before_effect(f"rmdir {path}")

@@ -18,6 +18,8 @@ class Node:
     kind: str
     inode: int
     mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
     data: bytes = b""
     size: int = 0
     mtime_ns: int = 0

@@ -100,6 +100,27 @@ class FoundShared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundOwner:
+    """Whose a path is; `present` False when it is not there."""
+
+    TAGGED: ClassVar[bool] = True
+    present: bool
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDomain:
+    """A libvirt domain: its definition ('' when it is gone), and libvirt's number of it while it runs (-1: it does
+    not). `has` are the aliases and ids that a running one has of those that are plugged."""
+
+    TAGGED: ClassVar[bool] = True
+    xml: str
+    number: int = -1
+    has: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoundNothing:
     """For inverses that look for themselves while they work, because every one of their parts is idempotent."""
 
@@ -116,6 +137,8 @@ Found = (
     | FoundProcess
     | FoundPlugged
     | FoundShared
+    | FoundOwner
+    | FoundDomain
     | FoundNothing
 )
 
@@ -154,4 +177,20 @@ class BoundNamespace:
     sha256: str = ""
 
 
-Result = MadeProcess | MadeImage | BoundNamespace
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeDomain:
+    """A domain as libvirt shows it after it was defined anew."""
+
+    TAGGED: ClassVar[bool] = True
+    settled: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedDomain:
+    """libvirt's number of a domain that was started."""
+
+    TAGGED: ClassVar[bool] = True
+    number: int
+
+
+Result = MadeProcess | MadeImage | BoundNamespace | MadeDomain | StartedDomain

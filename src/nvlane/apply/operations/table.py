@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nvlane.apply.domains import LibvirtDomains
 from nvlane.apply.operations.configfs import (
     LinkConfigNodeOperation,
     MakeConfigNodeOperation,
@@ -15,6 +16,16 @@ from nvlane.apply.operations.configfs import (
     UnmountConfigfsReversal,
 )
 from nvlane.apply.operations.directories import MakeDirectoryOperation, RemoveDirectoryReversal
+from nvlane.apply.operations.domain import (
+    DefineDomainOperation,
+    Domains,
+    OtherLanes,
+    PlugDomainOperation,
+    RedefineDomainReversal,
+    StartDomainOperation,
+    StopDomainReversal,
+    UnplugDomainReversal,
+)
 from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverReversal
 from nvlane.apply.operations.fabric import ConnectFabricOperation, DisconnectFabricReversal
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
@@ -24,18 +35,21 @@ from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadMo
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
 from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNamespaceReversal
 from nvlane.apply.operations.operation import Operation, Reversal
+from nvlane.apply.operations.owner import DisownPathReversal, OwnPathOperation
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
+from nvlane.plan import domain_step
 from nvlane.plan import fabrics_step as fabrics
 from nvlane.plan import step as steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launchers:
-    """Who knows how to start what: QEMU, each target engine by name, and hot-plug."""
+    """Who knows how to start what: QEMU, each target engine by name, and hot-plug; and who speaks to libvirt."""
 
     machine: Launcher
     plugger: Plugger
     targets: Mapping[str, Launcher] = field(default_factory=dict)
+    domains: Domains = field(default_factory=LibvirtDomains)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +58,21 @@ class Operations:
 
     forward: Mapping[type, Operation[Any]]
     back: Mapping[type, Reversal[Any]]
+    domains: Domains
 
-    def beside(self, modules: Others, shared: Others) -> Operations:
+    def beside(self, modules: Others, shared: Others, lanes: OtherLanes = lambda _: {}) -> Operations:
         """The same table for one of several runs: `modules` tells which modules the other ones had to load, `shared`
-        what else they had to make that two may need."""
+        what else they had to make that two may need, `lanes` what this run's lanes have of a domain's definition."""
+        redefine = RedefineDomainReversal(self.domains, lanes)
         return Operations(
             forward={**self.forward, steps.LoadModule: LoadModuleOperation(modules), **_fabrics(shared)},
-            back={**self.back, steps.UnloadModule: UnloadModuleReversal(modules), **_fabrics_back(shared)},
+            back={
+                **self.back,
+                steps.UnloadModule: UnloadModuleReversal(modules),
+                domain_step.RedefineDomain: redefine,
+                **_fabrics_back(shared),
+            },
+            domains=self.domains,
         )
 
 
@@ -88,6 +110,10 @@ def operations(launchers: Launchers) -> Operations:
             steps.StartMachine: StartMachineOperation(launchers.machine),
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
             **_fabrics(no_others),
+            domain_step.OwnPath: OwnPathOperation(),
+            domain_step.DefineDomain: DefineDomainOperation(launchers.domains),
+            domain_step.PlugDomain: PlugDomainOperation(launchers.domains),
+            domain_step.StartDomain: StartDomainOperation(launchers.domains),
         },
         back={
             steps.UnloadModule: UnloadModuleReversal(),
@@ -100,5 +126,10 @@ def operations(launchers: Launchers) -> Operations:
             steps.StopMachine: StopReversal(launchers.machine),
             steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
             **_fabrics_back(no_others),
+            domain_step.DisownPath: DisownPathReversal(),
+            domain_step.RedefineDomain: RedefineDomainReversal(launchers.domains),
+            domain_step.UnplugDomain: UnplugDomainReversal(launchers.domains),
+            domain_step.StopDomain: StopDomainReversal(launchers.domains),
         },
+        domains=launchers.domains,
     )

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from nvlane.apply.journal import Journal
-from nvlane.apply.undo import UndoReport, undo
+from nvlane.apply.undo import UndoReport, plan_undo, undo
+from nvlane.cli.service.domain_away import take_lanes_away
 from nvlane.cli.service.record import MachineRecord, recall
 from nvlane.cli.service.runs import RunState, Seen, look_at
 from nvlane.cli.service.tell import Tell
@@ -39,10 +40,25 @@ def take_down(world: World, name: str, tell: Tell, *, shutdown: float) -> WentDo
     seen = look_at(world, name)
     if seen.state in (RunState.BUSY, RunState.DAMAGED):
         raise HostError(seen.why)
+    if seen.record is not None and seen.record.domain is not None:
+        return _domain_down(world, seen, seen.record, tell, shutdown)
     if seen.state is RunState.UP and seen.record is not None and shutdown > 0:
         _ask_to_shut_down(seen, seen.record, tell, shutdown)
     with world.store.open(name) as journal:
         return _undo(world, name, journal, tell)
+
+
+def _domain_down(world: World, seen: Seen, record: MachineRecord, tell: Tell, shutdown: float) -> WentDown:
+    report = take_lanes_away(world, seen, tell, shutdown=shutdown)
+    proofs: tuple[Evidence, ...] = ()
+    if not report.failed:
+        with world.store.open(record.name) as journal:
+            if not plan_undo(journal, world.operations):
+                try:
+                    proofs = _read_proofs(world, record, tell, on_fabric=False)
+                finally:
+                    world.store.remove(journal)
+    return WentDown(name=record.name, report=report, proofs=proofs)
 
 
 def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvlane.apply.journal import Journal
-from nvlane.apply.store import RunRecord
+from nvlane.apply.store import RunRecord, Store
 from nvlane.model.claim import Claim, Evidence
 from nvlane.model.codec import decode, encode
 from nvlane.model.device import Device, MachineDevice
 from nvlane.model.errors import HostError
+from nvlane.plan.domain_step import DomainPart
 from nvlane.spec.document import Spec
 from nvlane.spec.reader import parse_lane, parse_spec
 from nvlane.verify.look import Proof
@@ -26,7 +27,8 @@ class LaneRecord:
     """One lane of a machine. `number` is its own for the life of the machine: claims and evidence name it.
 
     `steps` are the journal's numbers of what is undone when it is detached; `text` the TOML of a lane that was
-    attached, `directory` where that file stood.
+    attached, `directory` where that file stood. Of a libvirt domain, `parts` are what a running one is asked to let
+    go, and `additions` what its definition has of the lane.
     """
 
     number: int
@@ -38,11 +40,24 @@ class LaneRecord:
     text: str = ""
     directory: str = ""
     detached: bool = False
+    parts: tuple[DomainPart, ...] = ()
+    additions: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainPlace:
+    """Which libvirt domain a machine is: where libvirt is, the domain's UUID and its own name."""
+
+    uri: str
+    uuid: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRecord:
-    """One machine as its journal tells it. `complete` is False while `up` is at work, or when it was cut short."""
+    """One machine as its journal tells it. `complete` is False while `up` is at work, or when it was cut short.
+    `domain` where the machine is libvirt's: its QEMU is then reached through that; `shared` are the numbers of those
+    of its steps that belong to no lane."""
 
     name: str
     machine: MachineDevice
@@ -53,6 +68,8 @@ class MachineRecord:
     evidence: tuple[Evidence, ...] = ()
     proofs: tuple[Proof, ...] = ()
     complete: bool = False
+    domain: DomainPlace | None = None
+    shared: tuple[int, ...] = ()
 
     @property
     def present(self) -> tuple[LaneRecord, ...]:
@@ -102,6 +119,12 @@ def recall(name: str, notes: Mapping[str, Any] | None) -> MachineRecord | None:
         raise HostError(f"the record of {name} is not understood: {error}", remedy=remedy) from error
 
 
+def domain_of(store: Store, name: str) -> str | None:
+    """The connection URI of a run that is a libvirt domain's; None for any other, and for none."""
+    record = recall(name, store.read(name).notes) if store.has(name) else None
+    return record.domain.uri if record is not None and record.domain is not None else None
+
+
 def recall_run(run: RunRecord) -> MachineRecord:
     """The record of a run that must have one. Raises HostError."""
     record = recall(run.name, run.notes)
@@ -127,8 +150,7 @@ def as_json(record: MachineRecord) -> dict[str, Any]:
     """What the verbs print of a machine with --json."""
     return {
         "machine": record.name,
-        "qmp": record.qmp,
-        "console": record.console,
+        **({"domain": encode(record.domain)} if record.domain else {"qmp": record.qmp, "console": record.console}),
         "lanes": [{"name": lane.name, "kind": lane.kind, "number": lane.number} for lane in record.present],
         "evidence": [evidence_json(record, piece) for piece in record.evidence],
         "verified": all(piece.ok for piece in record.evidence) if record.evidence else None,

@@ -10,9 +10,9 @@ from nvlane.apply.lock import locked_directory
 from nvlane.apply.operations.found import MadeProcess
 from nvlane.apply.operations.processes import boot_id, start_time_of
 from nvlane.apply.store import HOST_RUN, RunRecord
-from nvlane.cli.service.record import MachineRecord, recall
+from nvlane.cli.service.record import DomainPlace, MachineRecord, recall
 from nvlane.cli.service.world import World
-from nvlane.model.errors import HostError
+from nvlane.model.errors import HostError, NvlaneError
 from nvlane.plan.step import StartMachine, StartTarget
 
 #: The note of a run that is a target without a machine: whether its start was complete.
@@ -23,6 +23,8 @@ FABRICS_NOTE: Final = "fabrics"
 
 class RunState(StrEnum):
     UP = "up"
+    SHUT_OFF = "shut off"  # a libvirt domain that has its lanes and does not run
+    UNREACHED = "not reached"  # a libvirt domain, and libvirt does not answer
     PREPARED = "prepared"  # what `nvlane host setup` did stands
     BUSY = "busy"  # another nvlane is at work on it
     LEFT = "left"  # cut short, or its machine has ended: `nvlane restore`
@@ -62,6 +64,8 @@ def look_at(world: World, name: str) -> Seen:
         record = recall(name, run.notes)
     except HostError as error:
         return Seen(run=run, state=RunState.DAMAGED, why=error.message)
+    if record is not None and record.domain is not None:
+        return _look_at_domain(world, run, record, record.domain)
     pid = machine_pid(world, run)
     if record is None or not record.complete:
         return Seen(run=run, state=RunState.LEFT, pid=pid, record=record, why="`up` was cut short")
@@ -86,6 +90,30 @@ def _look_at_fabrics(world: World, run: RunRecord) -> Seen:
     if run.begin is not None and run.begin.boot_id != boot_id(world.host):
         return Seen(run=run, state=RunState.LEFT, why="the host was booted anew since")
     return Seen(run=run, state=RunState.UP)
+
+
+def _look_at_domain(world: World, run: RunRecord, record: MachineRecord, place: DomainPlace) -> Seen:
+    def seen(state: RunState, why: str = "") -> Seen:
+        return Seen(run=run, state=state, record=record, why=why)
+
+    if not record.complete or cut_short(run, record):
+        return seen(RunState.LEFT, "it was cut short")
+    now = boot_id(world.host)
+    if any(entry.boot_id != now and entry.step.VOLATILE for entry in run.outstanding):
+        return seen(RunState.LEFT, "the host was booted anew since: what the lanes need of it is gone")
+    try:
+        found = world.operations.domains.look(place.uri, place.uuid)
+    except NvlaneError as error:
+        return seen(RunState.UNREACHED, error.message)
+    if not found.xml:
+        return seen(RunState.LEFT, f"the domain {place.name} was undefined meanwhile")
+    return seen(RunState.UP if found.number >= 0 else RunState.SHUT_OFF)
+
+
+def cut_short(run: RunRecord, record: MachineRecord) -> tuple[int, ...]:
+    """The steps of an `attach` that never came to its end: no lane knows them."""
+    known = {number for lane in record.lanes for number in lane.steps} | set(record.shared)
+    return tuple(entry.n for entry in run.outstanding if entry.n not in known)
 
 
 def machine_pid(world: World, run: RunRecord) -> int:
@@ -116,6 +144,8 @@ def must_be_up(world: World, name: str) -> Seen:
         known = f"there are: {', '.join(up)}" if up else "none is up; nvlane up SPEC starts one"
         raise HostError(f"there is no machine '{name}'", remedy=known)
     seen = look_at(world, name)
+    if seen.state in (RunState.SHUT_OFF, RunState.UNREACHED):
+        raise HostError(f"{name} is {seen.state}{': ' if seen.why else ''}{seen.why}", remedy=f"virsh start {name}")
     if seen.state is not RunState.UP:
         remedy = "wait for it" if seen.state is RunState.BUSY else f"nvlane restore {name} puts the host back"
         raise HostError(f"{name} is not up: {seen.why}", remedy=remedy)

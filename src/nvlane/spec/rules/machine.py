@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from nvlane.model.cpus import format_cpus
 from nvlane.model.size import MIB, format_size
 from nvlane.spec.document import Spec
-from nvlane.spec.machine import MemoryBacking, Network
+from nvlane.spec.machine import Machine, MemoryBacking, Network
 from nvlane.spec.problem import Problem, Problems
 
 
@@ -93,7 +95,20 @@ def guest_nodes_add_up(spec: Spec) -> Problems:
         yield Problem(place="machine.numa", message=message, remedy="give each vCPU to one node")
 
 
+def domains_are_described_once(spec: Spec) -> Problems:
+    """With `connect` the machine is libvirt's: only `name` stands beside it."""
+    machine = spec.machine
+    if not machine.connect:
+        return
+    plain = Machine(name=machine.name, connect=machine.connect)
+    for field in dataclasses.fields(machine):
+        if getattr(machine, field.name) != getattr(plain, field.name):
+            message = "is the libvirt domain's to say, for the machine has connect"
+            yield Problem(place=f"machine.{field.name}", message=message, remedy=f"drop {field.name}, or connect")
+
+
 RULES = (
+    domains_are_described_once,
     name_is_free,
     boots_one_way,
     kernel_keys_have_a_kernel,

@@ -1,0 +1,90 @@
+"""Every lane to a libvirt domain and away again, on real libvirtd: the definition, a run, and what the guest sees."""
+
+from __future__ import annotations
+
+import pytest
+from domains import IMAGES, definition
+from lanes import LANES, MARKS
+from libvirt_room import URI, Room
+
+SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_into_the_definition_and_out(stand: Room, name: str) -> None:
+    """Shown, defined, and taken away: the definition is as it was to the letter, and the host has nothing of it."""
+    before = stand.define(definition("cold", boots=False))
+    lane = stand.lane(name, LANES[name])
+    files = stand.shell(f"ls -l {IMAGES}")
+    shown = stand.nvlane("attach", "--connect", URI, "--print-diff", "cold", lane).ok()
+    assert shown.out.startswith("--- Original XML\n+++ Altered XML\n")
+    assert MARKS[name] in shown.out
+    assert stand.definition("cold") == before
+    assert stand.left() == ""
+    stand.nvlane("attach", "--connect", URI, "--yes", "cold", lane).ok()
+    assert stand.definition("cold") != before
+    stand.nvlane("detach", "--connect", URI, "--yes", "cold", name).ok()
+    assert stand.definition("cold") == before
+    assert stand.shell(f"ls -l {IMAGES}") == files
+    assert stand.left() == ""
+    stand.virsh("undefine", "cold")
+
+
+def test_up_verified_and_down(stand: Room) -> None:
+    """A spec with `connect`: all lanes at once, the domain started, each proven by its guest; down ends all of it."""
+    wanted = [name for name in LANES if not (name == "pmem" and stand.suite == "bookworm")]
+    before = stand.define(definition("whole", memory=384, ports=8))
+    tables = "".join(f'[[lane]]\nname = "{name}"\n{LANES[name]}\n' for name in wanted)
+    stand.write("/tmp/whole.toml", f'[machine]\nname = "whole"\nconnect = "{URI}"\n{tables}')
+    up = stand.nvlane("up", "--json", "--yes", "/tmp/whole.toml").ok().json[0]
+    assert up["verified"] is True
+    assert {piece["lane"] for piece in up["evidence"]} == set(wanted)
+    proven = {piece["lane"] for piece in up["evidence"] if "reads back what the guest wrote" in piece["claim"]}
+    assert proven == {"emu", "blk", "scsi"}
+    assert stand.nvlane("status", "--json", "whole").ok().json["state"] == "up"
+    down = stand.nvlane("down", "--json", "--shutdown", "1", "whole").ok().json[0]
+    assert down["restored"] is True
+    assert [proof["ok"] for proof in down["proofs"]] == [True] * 3
+    assert stand.definition("whole") == before
+    assert "shut off" in stand.virsh("domstate", "whole")
+    assert stand.left() == ""
+    stand.shell(f"rm -f {IMAGES}/*.img {IMAGES}/*.qcow2")
+    stand.virsh("undefine", "whole")
+
+
+def test_into_a_running_domain_and_out(stand: Room) -> None:
+    """Each lane that QEMU can take out of a running guest: in, proven, out; the domain goes on running all the time."""
+    before = stand.define(definition("hot", memory=384, ports=8, extra=SHARED))
+    stand.virsh("start", "hot")
+    number = stand.virsh("domid", "hot")
+    for name in ("emu", "blk", "scsi"):
+        lane = stand.lane(name, LANES[name])
+        said = stand.nvlane("attach", "--json", "--connect", URI, "--yes", "hot", lane).ok().json
+        assert said["verified"] is True, said
+    assert stand.nvlane("verify", "--json", "hot").ok().json["verified"] is True
+    for name in ("blk", "emu", "scsi"):
+        stand.nvlane("detach", "--yes", "hot", name).ok()
+    down = stand.nvlane("down", "--json", "hot").ok().json[0]
+    assert [proof["ok"] for proof in down["proofs"]] == [True] * 3
+    assert stand.definition("hot") == before
+    assert stand.virsh("domid", "hot") == number
+    assert stand.left() == ""
+    stand.shell(f"rm -f {IMAGES}/*.img {IMAGES}/*.qcow2")
+    stand.virsh("destroy", "hot")
+    stand.virsh("undefine", "hot")
+
+
+def test_a_running_domain_keeps_persistent_memory(stand: Room) -> None:
+    """QEMU lets no NVDIMM go: said with the remedy, nothing changed; after a shutdown it goes."""
+    before = stand.define(definition("kept", ports=8))
+    stand.nvlane("attach", "--connect", URI, "--yes", "kept", stand.lane("nv", LANES["nv"])).ok()
+    given = stand.definition("kept")
+    stand.virsh("start", "kept")
+    refused = stand.nvlane("detach", "--yes", "kept", "nv")
+    assert refused.status == 1
+    assert "virsh shutdown kept" in refused.err
+    assert stand.definition("kept") == given
+    stand.virsh("destroy", "kept")
+    stand.nvlane("detach", "--yes", "kept", "nv").ok()
+    assert stand.definition("kept") == before
+    stand.virsh("undefine", "kept")
