@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-import domains
 import pytest
+import room_domains
 from libvirt_room import Room, room
 
 from nvlane.apply.process import run
@@ -18,6 +18,6 @@ def stand(request: pytest.FixtureRequest) -> Iterator[Room]:
     if not shutil.which("mmdebstrap") or run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
         pytest.skip("needs mmdebstrap, and root that may make name spaces")
     with room(request.param) as stands:
-        made = stands.run("python3", "-c", domains.MAKE_GUEST).ok()
+        made = stands.run("python3", "-c", room_domains.MAKE_GUEST).ok()
         stands.cmdline = made.out.strip()
         yield stands

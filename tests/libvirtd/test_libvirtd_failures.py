@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
+import select
 import subprocess
 
 import pytest
-from domains import IMAGES, definition
-from lanes import LANES
-from libvirt_room import URI, Room
+from libvirt_room import COMMAND_DEADLINE, URI, Room
+from room_domains import IMAGES, definition
+from room_lanes import LANES
 
 QUESTION = "Define 'vm' with the changed XML? (y/n)"
 
@@ -27,21 +29,26 @@ class Asked:
         os.close(theirs)
         self.said = ""
         while QUESTION not in self.said:
-            self.said += os.read(ours, 65536).decode(errors="replace")
+            part = self._read()
+            assert part, self.said
+            self.said += part
+
+    def _read(self) -> str:
+        """What it says next; '' when it has closed the terminal."""
+        assert select.select([self._terminal], [], [], COMMAND_DEADLINE)[0], f"it says no more:\n{self.said}"
+        try:
+            return os.read(self._terminal, 65536).decode(errors="replace")
+        except OSError as error:
+            assert error.errno == errno.EIO  # how Linux says that the other end of a terminal is closed
+            return ""
 
     def answer(self, word: str) -> tuple[int, str]:
         os.write(self._terminal, f"{word}\n".encode())
         said = ""
-        while True:
-            try:
-                part = os.read(self._terminal, 65536)
-            except OSError:  # EIO: the other end is closed
-                break
-            if not part:
-                break
-            said += part.decode(errors="replace")
+        while part := self._read():
+            said += part
         os.close(self._terminal)
-        return self._process.wait(), said.replace("\r\n", "\n")
+        return self._process.wait(COMMAND_DEADLINE), said.replace("\r\n", "\n")
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from domains import IMAGES, definition
-from lanes import LANES, MARKS
 from libvirt_room import URI, Room
+from room_domains import IMAGES, definition
+from room_lanes import LANES, MARKS
 
 SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 

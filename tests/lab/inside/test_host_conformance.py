@@ -337,6 +337,8 @@ def test_files_and_directories(subject: Subject) -> None:
     with refused(errno.ENOENT):
         host.mkdir(f"{base}/no/deeper")
     host.create_file(f"{base}/a", b"text")
+    host.chown(f"{base}/a", 7, 8)
+    assert (host.stat(f"{base}/a").uid, host.stat(f"{base}/a").gid) == (7, 8)
     with refused(errno.EEXIST):
         host.create_file(f"{base}/a", b"other")
     host.link(f"{base}/a", f"{base}/b")

@@ -182,7 +182,7 @@ def decide(
     beside: Sequence[Given] = (),
 ) -> Given:
     """One lane as it is going to be given, after those `beside` it that were decided before. Raises Refused."""
-    facts = read_for(world, spec)
+    facts = read_for(world, spec, boots=False)
     device = sight.device(facts.runtime_dir)
     todo = make_domain_plan(spec, index, facts, ENGINES, running=device if where.live else None, owner=sight.owner)
     raise_if_refused(todo.plan, sight.run, spec.lane_name)

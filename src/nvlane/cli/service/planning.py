@@ -20,6 +20,11 @@ from nvlane.targets.table import ENGINES
 
 def plans_for(specs: Sequence[Spec], facts_file: str | None) -> tuple[tuple[Spec, Facts, Plan], ...]:
     """Each spec with the facts that it was planned against, and its plan."""
+    for spec in specs:
+        if spec.machine.connect:
+            message = "is a libvirt domain's, of which the definition is planned"
+            remedy = f"nvlane up --print-diff {spec.source} shows it"
+            raise SpecError(message, place="machine.connect", source=spec.source, remedy=remedy)
     if facts_file is not None:
         loaded = load_facts(facts_file)
         told = [(spec, _suppose(spec, loaded)) for spec in specs]

@@ -57,10 +57,11 @@ def read_host(
     return _with_content(world, facts, specs)
 
 
-def read_for(world: World, spec: Spec) -> Facts:
-    """Facts for one spec: its paths, the content of its drives, and the probe guest if it boots that."""
+def read_for(world: World, spec: Spec, *, boots: bool = True) -> Facts:
+    """Facts for one spec: its paths, the content of its drives, and the probe guest if it boots that (`boots` False:
+    the machine is libvirt's, and boots what that says)."""
     facts = _facts(world, paths(spec), qemu=spec.machine.qemu, probe_kvm=spec.machine.accelerator != "tcg")
-    if not spec.machine.image and not spec.machine.kernel:
+    if boots and not spec.machine.image and not spec.machine.kernel:
         # The tools for persistent memory are two thirds of the image, and every byte is unpacked at each boot.
         facts = _with_probe_guest(world, facts, pmem_tools=any(isinstance(lane, Nvdimm) for lane in spec.lanes))
     return _with_content(world, facts, (spec,))

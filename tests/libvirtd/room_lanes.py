@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domains import IMAGES
+from room_domains import IMAGES
 
 LANES = {
     "emu": f'kind = "emulated"\nserial = "12345"\nwrite_proof = true\n'
