@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from typing import Final
 
 from nvlane.apply.operations.configfs import read_secret
@@ -27,6 +28,7 @@ _GONE_DEADLINE: Final = 60.0
 #: What the kernel logs on the Host when the Target refuses (drivers/nvme/host/fabrics.c, nvmf_log_connect_error).
 _NOT_ALLOWED: Final = ("is not allowed, hostnqn",)
 _NO_SUBSYSTEM: Final = ("subsysnqn",)
+_NO_KEY: Final = "qid 0: no key"
 _AUTHENTICATION: Final = ("uthentication", "DH-HMAC-CHAP", "dhchap")
 
 
@@ -65,7 +67,10 @@ class ConnectFabricOperation:
         try:
             host.converse(DEVICE, ",".join(_options(host, step)))
         except OSError as error:
-            said = tuple(line for line in _kernel_log(host)[len(before) :] if "nvme" in line)
+            # Of its Host side: where the Target is this host too, nvmet's lines stand between.
+            said = tuple(
+                line for line in _kernel_log(host)[len(before) :] if re.search("nvme nvme|unknown param", line)
+            )
             raise _explained(host, step, error, said) from error
 
     def inverse(self, step: ConnectFabric, found: FoundShared, result: None) -> DisconnectFabric | None:  # noqa: ARG002
@@ -120,6 +125,8 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
             f"the Target does not allow the host {step.host_nqn}",
             f"there: nvlane fabrics export … --allow {step.host_nqn}; or write the host_nqn that it knows",
         )
+    if _NO_KEY in text:
+        return "the Target wants a key of this host, and none is given", "secret names the file with the key"
     if any(word in text for word in _AUTHENTICATION) or error.errno == errno.EKEYREJECTED:
         return (
             "the authentication failed",

@@ -1,0 +1,127 @@
+"""A Target host and a Host in one lab, apart from each other: the Target has a network name space of its own, and
+Fibre Channel ports that nvme-fcloop makes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from at_work import MIB, Said, nvlane
+from lab_drives import wait
+
+from nvlane.apply import process
+from nvlane.verify.pattern import pattern
+
+NQN = "nqn.2014-08.org.example:disks"
+HOST_NQN = Path("/etc/nvme/hostnqn")
+NVMET = Path("/sys/kernel/config/nvmet")
+#: The Target's addresses: one a network.
+FIRST, SECOND = "10.9.0.2", "10.9.1.2"
+_NAME = "nvlane-target"
+_FC_HERE = ("0x10001100aa000001", "0x20001100aa000001")
+_FC_THERE = ("0x10001100ab000001", "0x20001100ab000001")
+FC_ADDRESS, FC_HOST_ADDRESS = (f"nn-{node}:pn-{port}" for node, port in (_FC_THERE, _FC_HERE))
+
+
+def target_files(directory: Path) -> list[Path]:
+    """Files of the Target, each with content that its guest must find."""
+    made = [directory / f"{number}.img" for number in range(3)]
+    for number, file in enumerate(made):
+        file.write_bytes(pattern(number + 1, 8 * MIB) + bytes(56 * MIB))
+    return made
+
+
+def fabrics_lane(name: str, **keys: object) -> str:
+    """A lane's table; a file behind the kernel's Target has blocks of 4096 bytes."""
+    values = {"name": name, "nqn": NQN, "block_size": 4096, "write_proof": True, **keys}
+    return 'kind = "fabrics"\n' + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+
+
+def host_nqn() -> str:
+    return HOST_NQN.read_text().strip()
+
+
+@contextlib.contextmanager
+def networks() -> Iterator[None]:
+    """Two networks between the Host (this name space) and the Target."""
+    process.run(["ip", "netns", "add", _NAME])
+    try:
+        for number, address in enumerate((FIRST, SECOND)):
+            here, there = f"host{number}", f"target{number}"
+            process.run(["ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", _NAME])
+            process.run(["ip", "address", "add", f"10.9.{number}.1/24", "dev", here])
+            process.run(["ip", "link", "set", here, "up"])
+            with at_target():
+                process.run(["ip", "address", "add", f"{address}/24", "dev", there])
+                process.run(["ip", "link", "set", there, "up"])
+        yield
+    finally:
+        for number in range(2):
+            process.run(["ip", "link", "delete", f"host{number}"], check=False)
+        process.run(["ip", "netns", "delete", _NAME])
+
+
+@contextlib.contextmanager
+def at_target() -> Iterator[None]:
+    """In the Target's network name space: nvmet listens in that of the process that opens a port."""
+    own = os.open("/proc/self/ns/net", os.O_RDONLY)
+    other = os.open(f"/run/netns/{_NAME}", os.O_RDONLY)
+    try:
+        os.setns(other, os.CLONE_NEWNET)  # type: ignore[attr-defined]
+        yield
+    finally:
+        os.setns(own, os.CLONE_NEWNET)  # type: ignore[attr-defined]
+        os.close(own)
+        os.close(other)
+
+
+def export(*words: str | Path, allow: str = "") -> Said:
+    """Export as `disks`, over tcp unless the words say otherwise."""
+    with at_target():
+        return nvlane("fabrics", "export", "disks", "--nqn", NQN, "--allow", allow or host_nqn(), *words)
+
+
+def unexport() -> Said:
+    with at_target():
+        return nvlane("fabrics", "unexport", "disks")
+
+
+@contextlib.contextmanager
+def exported(*words: str | Path) -> Iterator[None]:
+    export(*words).ok()
+    try:
+        yield
+    finally:
+        unexport().ok()
+    assert not NVMET.exists() or not any(path for group in NVMET.iterdir() for path in group.iterdir())
+
+
+@contextlib.contextmanager
+def fibre_channel() -> Iterator[None]:
+    """A port here and one at the Target, linked: roles=0x60 makes the remote one a Target with a discovery service."""
+    control = Path("/sys/class/fcloop/ctl")
+    here = f"wwnn={_FC_HERE[0]},wwpn={_FC_HERE[1]}"
+    there = f"wwnn={_FC_THERE[0]},wwpn={_FC_THERE[1]}"
+    loaded = set(_modules())
+    process.run(["modprobe", "nvme-fcloop"])
+    try:
+        (control / "add_local_port").write_text(here)
+        (control / "add_target_port").write_text(there)
+        (control / "add_remote_port").write_text(f"{there},lpwwnn={_FC_HERE[0]},lpwwpn={_FC_HERE[1]},roles=0x60")
+        yield
+    finally:
+        (control / "del_target_port").write_text(there)
+        (control / "del_remote_port").write_text(there)
+        (control / "del_local_port").write_text(here)
+        for name in ("nvme_fcloop", "nvmet_fc", "nvme_fc", "nvmet", "nvme_fabrics", "configfs"):
+            if name not in loaded:
+                wait(f"{name} is idle", lambda name=name: _modules().get(name, 0) == 0)  # type: ignore[misc]
+                process.run(["rmmod", name], check=False)
+
+
+def _modules() -> dict[str, int]:
+    lines = (line.split() for line in Path("/proc/modules").read_text().splitlines())
+    return {fields[0]: int(fields[2]) for fields in lines}

@@ -1,0 +1,125 @@
+"""NVMe over Fabrics in the lab: a guest writes and the Target reads, over tcp with two paths; and a
+Target that goes away under the guest and comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from at_work import MIB, Up, machine, nvlane, write_spec
+from fabric_room import (
+    FIRST,
+    SECOND,
+    at_target,
+    export,
+    exported,
+    fabrics_lane,
+    networks,
+    target_files,
+    unexport,
+)
+from lab_drives import wait
+
+from nvlane.apply import process
+from nvlane.verify.pattern import pattern
+
+pytestmark = pytest.mark.lab
+SEED = 2026
+
+
+@pytest.fixture(scope="module", autouse=True)
+def apart() -> Iterator[None]:
+    with networks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return target_files(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture(scope="module")
+def up(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`machine` sees that the host and the Target read what the guest wrote, when it goes down."""
+    words = [word for file in files for word in ("--file", str(file))]
+    both = {"address": FIRST, "paths": [SECOND]}
+    with exported(*words, "--address", FIRST, "--address", SECOND):
+        spec = write_spec(
+            tmp_path_factory.mktemp("fabrics"),
+            "fabrics",
+            fabrics_lane("blk", **both),
+            fabrics_lane("target", **both, namespace=2, engine="nvlane", frontend="virtio-scsi"),
+            fabrics_lane("nvme", **both, namespace=3, frontend="nvme"),
+        )
+        with machine(spec) as running:
+            yield running
+
+
+def test_the_guest_has_the_namespaces_that_the_target_exports(up: Up) -> None:
+    assert up.wrong() == []
+    assert {piece["lane"] for piece in up.value["evidence"] if "SHA-256" in piece["claim"]} == {"blk", "target", "nvme"}
+    seen = nvlane("fabrics", "list", "--json").ok().json
+    assert {(one["address"], one["state"]) for one in seen["connections"]} == {(FIRST, "live"), (SECOND, "live")}
+    assert len({ns["device"] for one in seen["connections"] for ns in one["namespaces"]}) == 3
+
+
+def _write(up: Up, device: str, seed: int) -> threading.Thread:
+    """Let the guest write in the background."""
+
+    def write() -> None:
+        with up.guest() as guest:
+            guest.call("write_pattern", deadline=120.0, device=device, offset=8 * MIB, length=4 * MIB, seed=seed)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def _at_target(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(8 * MIB)
+        return opened.read(4 * MIB)
+
+
+def test_a_lost_path_is_not_noticed_and_comes_back(up: Up, files: list[Path]) -> None:
+    device = next(piece["claim"].split()[0] for piece in up.value["evidence"] if piece["lane"] == "blk")
+    with at_target():
+        process.run(["ip", "link", "set", "target0", "down"])
+    try:
+        thread = _write(up, device, SEED)
+        thread.join(120.0)
+        assert not thread.is_alive()
+    finally:
+        with at_target():
+            process.run(["ip", "link", "set", "target0", "up"])
+    assert _at_target(files[0]) == pattern(SEED, 4 * MIB)
+    wait("both paths are live", lambda: _states() == {"live"}, 90.0)
+
+
+def _states() -> set[str]:
+    return {one["state"] for one in nvlane("fabrics", "list", "--json").ok().json["connections"]}
+
+
+def test_the_guest_waits_for_a_target_that_is_booted_anew(up: Up, files: list[Path]) -> None:
+    device = next(piece["claim"].split()[0] for piece in up.value["evidence"] if piece["lane"] == "blk")
+    unexport().ok()
+    wait("the Host has noticed", lambda: "live" not in _states(), 60.0)
+    thread = _write(up, device, SEED + 1)
+    thread.join(2.0)
+    assert thread.is_alive(), "nothing can have been written: there is no Target"
+    words = [word for file in files for word in ("--file", str(file))]
+    export(*words, "--address", FIRST, "--address", SECOND).ok()
+    thread.join(120.0)
+    assert not thread.is_alive()
+    assert _at_target(files[0]) == pattern(SEED + 1, 4 * MIB)
+    wait("both paths are live", lambda: _states() == {"live"}, 90.0)
+
+
+def test_a_namespace_that_a_guest_has_is_not_given_to_another(up: Up, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "second", fabrics_lane("blk", address=FIRST))
+    said = nvlane("up", spec)
+    assert said.status == 3, str(said)
+    assert "in use on this host" in said.err
+    assert up.status()["state"] == "up"
