@@ -10,17 +10,24 @@ from dataclasses import dataclass
 
 #: Where the tour keeps its images and backing files, inside the lab.
 WORK = "/var/tmp/tour"
+#: A Target host, apart from the lab's own by a network name space: its address, and what it exports.
+TARGET_ADDRESS = "10.9.0.2"
+TARGET_NQN = "nqn.2014-08.org.example:demo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
-    """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for."""
+    """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for.
+
+    `exported` is the size of the file that another host exports while the halt lasts; empty: there is none.
+    """
 
     name: str  # of the machine
     lane: str
     variant: str
     frontend: str
     body: str
+    exported: str = ""
     all_only: bool = False
 
     def spec(self) -> str:
@@ -187,6 +194,39 @@ path = "{WORK}/pmem.raw"
 size = "128MiB"
 write_proof = true
 """,
+    ),
+    Halt(
+        name="demo-fabrics",
+        lane="fabrics",
+        variant="tcp, from a host of its own",
+        frontend="virtio-blk",
+        body=f"""[[lane]]
+kind = "fabrics"
+transport = "tcp"
+address = "{TARGET_ADDRESS}"
+nqn = "{TARGET_NQN}"
+block_size = 4096
+write_proof = true
+""",
+        exported="128MiB",
+    ),
+    Halt(
+        name="demo-fabrics-target",
+        lane="fabrics",
+        variant="tcp, through nvlane-target",
+        frontend="virtio-scsi",
+        body=f"""[[lane]]
+kind = "fabrics"
+transport = "tcp"
+address = "{TARGET_ADDRESS}"
+nqn = "{TARGET_NQN}"
+block_size = 4096
+engine = "nvlane"
+frontend = "virtio-scsi"
+write_proof = true
+""",
+        exported="128MiB",
+        all_only=True,
     ),
     Halt(
         name="demo-emulated-fdp",

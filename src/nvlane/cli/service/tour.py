@@ -13,6 +13,7 @@ from typing import Any
 
 from nvlane.apply.snapshot import HostSnapshot, differences, host_snapshot
 from nvlane.cli.service.down import take_down
+from nvlane.cli.service.tour_target import target_host
 from nvlane.cli.service.up import SpecFile, bring_up
 from nvlane.cli.service.world import World
 from nvlane.lab.tour import WORK, Halt
@@ -71,14 +72,10 @@ def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, 
     work = Path(WORK)
     work.mkdir(parents=True)
     try:
-        file = SpecFile(path=f"{halt.name}.toml", directory=WORK, text=halt.spec())
-        try:
-            came = bring_up(world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE)
-            evidence += came.record.evidence
-        except NvlaneError as error:
-            evidence.append(_failure("the machine comes up", error))
-        if world.store.has(halt.name):
-            evidence += _down(world, halt, tell)
+        with target_host(halt.exported):
+            evidence += _up_and_down(world, halt, tell)
+    except NvlaneError as error:
+        evidence.append(_failure("another host exports a namespace", error))
     finally:
         shutil.rmtree(work)
     return {
@@ -89,6 +86,19 @@ def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, 
         "evidence": [_as_json(piece) for piece in evidence],
         "seconds": round(time.monotonic() - begin, 2),
     }
+
+
+def _up_and_down(world: World, halt: Halt, tell: _Events) -> list[Evidence]:
+    evidence: list[Evidence] = []
+    file = SpecFile(path=f"{halt.name}.toml", directory=WORK, text=halt.spec())
+    try:
+        came = bring_up(world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE)
+        evidence += came.record.evidence
+    except NvlaneError as error:
+        evidence.append(_failure("the machine comes up", error))
+    if world.store.has(halt.name):
+        evidence += _down(world, halt, tell)
+    return evidence
 
 
 def _down(world: World, halt: Halt, tell: _Events) -> list[Evidence]:
