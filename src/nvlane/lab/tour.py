@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nvlane.lab import fcloop
+
 #: Where the tour keeps its images and backing files, inside the lab.
 WORK = "/var/tmp/tour"
 #: A Target host, apart from the lab's own by a network name space: its address, and what it exports.
@@ -19,7 +21,7 @@ TARGET_NQN = "nqn.2014-08.org.example:demo"
 class Halt:
     """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for.
 
-    `exported` is the size of the file that another host exports while the halt lasts; empty: there is none.
+    `exported` says over which transport another host exports a file while the halt lasts; empty: there is none.
     """
 
     name: str  # of the machine
@@ -208,7 +210,25 @@ nqn = "{TARGET_NQN}"
 block_size = 4096
 write_proof = true
 """,
-        exported="128MiB",
+        exported="tcp",
+    ),
+    Halt(
+        name="demo-fabrics-fc",
+        lane="fabrics",
+        variant="Fibre Channel, from a host of its own",
+        frontend="nvme",
+        body=f"""[[lane]]
+kind = "fabrics"
+transport = "fc"
+address = "{fcloop.TARGET_ADDRESS}"
+host_address = "{fcloop.HOST_ADDRESS}"
+nqn = "{TARGET_NQN}"
+block_size = 4096
+frontend = "nvme"
+write_proof = true
+""",
+        exported="fc",
+        all_only=True,
     ),
     Halt(
         name="demo-fabrics-target",
@@ -225,7 +245,7 @@ engine = "nvlane"
 frontend = "virtio-scsi"
 write_proof = true
 """,
-        exported="128MiB",
+        exported="tcp",
         all_only=True,
     ),
     Halt(

@@ -1,5 +1,4 @@
-"""A Target host and a Host in one lab, apart from each other: the Target has a network name space of its own, and
-Fibre Channel ports that nvme-fcloop makes."""
+"""A Target host and a Host in one lab, apart from each other: the Target has a network name space of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from at_work import MIB, Said, nvlane
-from lab_drives import wait
 
 from nvlane.apply import process
 from nvlane.verify.pattern import pattern
@@ -21,9 +19,6 @@ NVMET = Path("/sys/kernel/config/nvmet")
 #: The Target's addresses: one a network.
 FIRST, SECOND = "10.9.0.2", "10.9.1.2"
 _NAME = "nvlane-target"
-_FC_HERE = ("0x10001100aa000001", "0x20001100aa000001")
-_FC_THERE = ("0x10001100ab000001", "0x20001100ab000001")
-FC_ADDRESS, FC_HOST_ADDRESS = (f"nn-{node}:pn-{port}" for node, port in (_FC_THERE, _FC_HERE))
 
 
 def target_files(directory: Path) -> list[Path]:
@@ -97,31 +92,3 @@ def exported(*words: str | Path) -> Iterator[None]:
     finally:
         unexport().ok()
     assert not NVMET.exists() or not any(path for group in NVMET.iterdir() for path in group.iterdir())
-
-
-@contextlib.contextmanager
-def fibre_channel() -> Iterator[None]:
-    """A port here and one at the Target, linked: roles=0x60 makes the remote one a Target with a discovery service."""
-    control = Path("/sys/class/fcloop/ctl")
-    here = f"wwnn={_FC_HERE[0]},wwpn={_FC_HERE[1]}"
-    there = f"wwnn={_FC_THERE[0]},wwpn={_FC_THERE[1]}"
-    loaded = set(_modules())
-    process.run(["modprobe", "nvme-fcloop"])
-    try:
-        (control / "add_local_port").write_text(here)
-        (control / "add_target_port").write_text(there)
-        (control / "add_remote_port").write_text(f"{there},lpwwnn={_FC_HERE[0]},lpwwpn={_FC_HERE[1]},roles=0x60")
-        yield
-    finally:
-        (control / "del_target_port").write_text(there)
-        (control / "del_remote_port").write_text(there)
-        (control / "del_local_port").write_text(here)
-        for name in ("nvme_fcloop", "nvmet_fc", "nvme_fc", "nvmet", "nvme_fabrics", "configfs"):
-            if name not in loaded:
-                wait(f"{name} is idle", lambda name=name: _modules().get(name, 0) == 0)  # type: ignore[misc]
-                process.run(["rmmod", name], check=False)
-
-
-def _modules() -> dict[str, int]:
-    lines = (line.split() for line in Path("/proc/modules").read_text().splitlines())
-    return {fields[0]: int(fields[2]) for fields in lines}

@@ -10,21 +10,19 @@ from pathlib import Path
 import pytest
 from at_work import machine, nvlane, nvlane_alone, unchanged, write_spec
 from fabric_room import (
-    FC_ADDRESS,
-    FC_HOST_ADDRESS,
     FIRST,
     NQN,
     NVMET,
     at_target,
     exported,
     fabrics_lane,
-    fibre_channel,
     host_nqn,
     networks,
     target_files,
 )
 
 from nvlane.apply import process
+from nvlane.lab.fcloop import HOST_ADDRESS, TARGET_ADDRESS, fibre_channel
 
 pytestmark = pytest.mark.lab
 
@@ -66,7 +64,7 @@ def test_why_a_host_cannot_connect(files: list[Path], tmp_path: Path) -> None:
         assert "nothing listens at" in _connect("--port", "4421")
 
 
-@pytest.mark.parametrize("record", [5, 11, 16, 23])
+@pytest.mark.parametrize("record", [5, 11, 16, 22])
 def test_restore_after_a_kill_in_the_middle_of_an_export(files: list[Path], record: int) -> None:
     with unchanged():
         with at_target():
@@ -78,8 +76,8 @@ def test_restore_after_a_kill_in_the_middle_of_an_export(files: list[Path], reco
 
 
 def test_a_guest_over_fibre_channel(files: list[Path], tmp_path: Path) -> None:
-    with fibre_channel(), exported("--file", files[1], "--transport", "fc", "--address", FC_ADDRESS):
-        lane = fabrics_lane("fc", transport="fc", address=FC_ADDRESS, host_address=FC_HOST_ADDRESS)
+    with fibre_channel(), exported("--file", files[1], "--transport", "fc", "--address", TARGET_ADDRESS):
+        lane = fabrics_lane("fc", transport="fc", address=TARGET_ADDRESS, host_address=HOST_ADDRESS)
         with machine(write_spec(tmp_path, "overfc", lane)) as running:
             assert running.wrong() == []
             seen = nvlane("fabrics", "list", "--json").ok().json

@@ -1,0 +1,48 @@
+"""Fibre Channel without an adapter: a port of this host and one of a Target, linked by nvme-fcloop
+(drivers/nvme/target/fcloop.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nvlane.apply import process
+from nvlane.lab.waiting import until
+
+_HERE = ("0x10001100aa000001", "0x20001100aa000001")
+_THERE = ("0x10001100ab000001", "0x20001100ab000001")
+#: Node and port name, as addresses of NVMe over Fibre Channel are written.
+HOST_ADDRESS, TARGET_ADDRESS = (f"nn-{node}:pn-{port}" for node, port in (_HERE, _THERE))
+_CONTROL = Path("/sys/class/fcloop/ctl")
+_TARGET_WITH_DISCOVERY = "0x60"  # FC_PORT_ROLE_NVME_TARGET | FC_PORT_ROLE_NVME_DISCOVERY (uapi/scsi/fc/fc_els.h)
+#: Those that come with nvme-fcloop, or with an export over it, the users of others first.
+_MODULES = ("nvme_fcloop", "nvmet_fc", "nvme_fc", "nvmet", "nvme_fabrics", "configfs")
+
+
+@contextmanager
+def fibre_channel() -> Iterator[None]:
+    """Linked ports at HOST_ADDRESS and TARGET_ADDRESS; modules that came with them are unloaded again."""
+    here, there = (f"wwnn={node},wwpn={port}" for node, port in (_HERE, _THERE))
+    loaded = set(_modules())
+    process.run(["modprobe", "nvme-fcloop"])
+    try:
+        (_CONTROL / "add_local_port").write_text(here)
+        (_CONTROL / "add_target_port").write_text(there)
+        remote = f"{there},lpwwnn={_HERE[0]},lpwwpn={_HERE[1]},roles={_TARGET_WITH_DISCOVERY}"
+        (_CONTROL / "add_remote_port").write_text(remote)
+        yield
+    finally:
+        # In this order: with the remote port first, a later removal fails (ENOENT).
+        for verb, port in (("del_target_port", there), ("del_remote_port", there), ("del_local_port", here)):
+            (_CONTROL / verb).write_text(port)
+        for name in _MODULES:
+            if name not in loaded:
+                until(lambda name=name: _modules().get(name, 0) == 0, f"{name} is idle", timeout=20.0)  # type: ignore[misc]
+                process.run(["rmmod", name], check=False)
+
+
+def _modules() -> dict[str, int]:
+    """Loaded modules and how often each is used."""
+    lines = (line.split() for line in Path("/proc/modules").read_text().splitlines())
+    return {fields[0]: int(fields[2]) for fields in lines}
