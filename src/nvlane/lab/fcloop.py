@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nvlane.apply import process
@@ -24,22 +24,22 @@ _MODULES = ("nvme_fcloop", "nvmet_fc", "nvme_fc", "nvmet", "nvme_fabrics", "conf
 def fibre_channel() -> Iterator[None]:
     """Linked ports at HOST_ADDRESS and TARGET_ADDRESS; modules that came with them are unloaded again."""
     here, there = (f"wwnn={node},wwpn={port}" for node, port in (_HERE, _THERE))
-    loaded = set(_modules())
-    process.run(["modprobe", "nvme-fcloop"])
-    try:
-        (_CONTROL / "add_local_port").write_text(here)
-        (_CONTROL / "add_target_port").write_text(there)
-        remote = f"{there},lpwwnn={_HERE[0]},lpwwpn={_HERE[1]},roles={_TARGET_WITH_DISCOVERY}"
-        (_CONTROL / "add_remote_port").write_text(remote)
+    remote = f"{there},lpwwnn={_HERE[0]},lpwwpn={_HERE[1]},roles={_TARGET_WITH_DISCOVERY}"
+    with ExitStack() as later:
+        later.callback(_unload, frozenset(_modules()))
+        process.run(["modprobe", "nvme-fcloop"])
+        # They go in the reverse order: with the remote port before the Target's, a later removal fails (ENOENT).
+        for kind, added, removed in (("local", here, here), ("remote", remote, there), ("target", there, there)):
+            (_CONTROL / f"add_{kind}_port").write_text(added)
+            later.callback((_CONTROL / f"del_{kind}_port").write_text, removed)
         yield
-    finally:
-        # In this order: with the remote port first, a later removal fails (ENOENT).
-        for verb, port in (("del_target_port", there), ("del_remote_port", there), ("del_local_port", here)):
-            (_CONTROL / verb).write_text(port)
-        for name in _MODULES:
-            if name not in loaded:
-                until(lambda name=name: _modules().get(name, 0) == 0, f"{name} is idle", timeout=20.0)  # type: ignore[misc]
-                process.run(["rmmod", name], check=False)
+
+
+def _unload(before: frozenset[str]) -> None:
+    for name in _MODULES:
+        if name not in before and name in _modules():
+            until(lambda name=name: not _modules()[name], f"{name} is idle", timeout=20.0)  # type: ignore[misc]
+            process.run(["rmmod", name])
 
 
 def _modules() -> dict[str, int]:
