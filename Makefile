@@ -5,7 +5,7 @@ export PATH
 NVLANE := .venv/bin/nvlane
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-kill lint bench bench-target bench-engine bench-nvme loom fuzz man install-tools clean
+.PHONY: help demo test test-kill lint bench bench-target bench-engine bench-nvme loom fuzz docs man install-tools clean
 
 help:
 	@echo 'make demo    every lane, proven from inside a guest, in the lab; writes demo-report.json'
@@ -19,6 +19,7 @@ help:
 	@echo 'make loom    the sleeping and waking of reactors and rings, in every order that there is'
 	@echo 'make fuzz    every fuzz target for FUZZ_SECONDS (60); needs a nightly Rust and cargo-fuzz'
 	@echo 'make install-tools   only what the others prepare: packages, .venv, the programs in Rust'
+	@echo 'make docs    the handbook as HTML: target/handbook/index.html'
 	@echo 'make man     the manual page, from the definitions of the command line'
 	@echo 'make clean   removes what make made here; the cache in ~/.cache/nvlane stays'
 
@@ -75,6 +76,12 @@ fuzz:
 		mkdir -p ../target/fuzz/$$name && \
 		cargo +nightly fuzz run $$name ../target/fuzz/$$name corpus/$$name -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# Every warning is an error: a dead link, a heading that is gone, a page outside the contents.
+docs:
+	@tools/prepare test
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html -d target/handbook-doctrees docs target/handbook
+	@echo target/handbook/index.html
 
 man:
 	@tools/prepare run

@@ -46,14 +46,14 @@ def site(image: Image) -> Path:
 
 
 def payload(image: Image, target: Path, keys: Path) -> None:
-    """Write the disk `target`: nvlane as it is now, its tests, and `keys` (a directory)."""
+    """Write the disk `target`: nvlane as it is now, its tests and pages, and `keys` (a directory)."""
     source = Path(str(resources.files("nvlane")))
     checkout = source.parent.parent
     with tempfile.TemporaryDirectory(prefix="nvlane-") as staging:
         tree = Path(staging) / "payload"
         shutil.copytree(source, tree / "src" / "nvlane", ignore=_SKIPPED)
         _compile(image, tree / "src", "/nvlane/src")
-        for name in ("tests", "examples", "pyproject.toml"):
+        for name in ("tests", "docs", "examples", "pyproject.toml"):
             part = checkout / name
             if part.is_dir():
                 shutil.copytree(part, tree / name, ignore=_SKIPPED)
