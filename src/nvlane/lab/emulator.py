@@ -1,8 +1,11 @@
 """Which QEMU runs the lab's outer machine.
 
-QEMU 7.2, which Debian 12 ships, sometimes kills the lab's programs with SIGSEGV when two emulated processors run in
-parallel; 10.0 does not. So an older QEMU is passed over for the one in Debian 12's backports, unpacked from its
-packages into the cache: nothing is installed and apt's own configuration and lists stay as they are.
+Where the lab has no KVM, QEMU emulates two processors in parallel, and these run nested guests. Up to 10.1, VMRUN and
+#VMEXIT changed the flags of a processor's pending interrupts without the lock under which a timer sets them
+(target/i386/tcg/system/svm_helper.c), so that now and then one was lost, and with it the lab or a guest in it; 7.2 even
+kills programs with SIGSEGV. So an older QEMU is passed over for the one in Debian's backports, which is unpacked into
+the cache with all the libraries it needs, down to the loader: nothing is installed, apt's own configuration and lists
+stay as they are, and it runs on any release.
 """
 
 from __future__ import annotations
@@ -20,9 +23,12 @@ from nvlane.lab.sources import mirror
 from nvlane.model.errors import HostError
 
 PROGRAM = "qemu-system-x86_64"
+#: From here on interrupts are not lost; from there on the lab runs at all.
+SOUND = (10, 2)
 OLDEST = (8, 2)
-_BACKPORTS = "bookworm-backports"
-_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")
+_SUITES = ("trixie", "trixie-backports")
+_PACKAGES = ("qemu-system-x86",)
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _DATA = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
 
 
@@ -41,57 +47,71 @@ class Emulator:
 
 
 def emulator(progress: Callable[[str], None]) -> Emulator:
-    """The QEMU to use. NVLANE_LAB_QEMU wins; then one on PATH that is new enough; then Debian's backport."""
+    """The QEMU to use. NVLANE_LAB_QEMU wins; then a sound one on PATH; then Debian's backport; and where that cannot
+    be fetched, any on PATH that runs the lab at all."""
     if chosen := os.environ.get("NVLANE_LAB_QEMU"):
         return Emulator(argv=(chosen,), version=_version((chosen,)), why="NVLANE_LAB_QEMU names it")
     found = shutil.which(PROGRAM)
     version = _version((found,)) if found else ()
-    if found and version >= OLDEST:
+    if found and version >= SOUND:
         return Emulator(argv=(found,), version=version, why="the one on PATH")
-    if _release() != "bookworm":
+    try:
+        return _backport(version, progress)
+    except HostError as error:
+        if found and version >= OLDEST:
+            return Emulator(argv=(found,), version=version, why=f"the one on PATH, as there is no newer: {error}")
         raise HostError(
-            f"the lab needs QEMU {_dotted(OLDEST)} or newer; PATH has {_dotted(version) or 'none'}",
+            f"the lab needs QEMU {_dotted(OLDEST)} or newer, better {_dotted(SOUND)}; PATH has "
+            f"{_dotted(version) or 'none'}, and Debian's backport cannot be had: {error}",
             remedy="install qemu-system-x86, or name another QEMU in NVLANE_LAB_QEMU",
-        )
-    return _backport(version, progress)
+        ) from error
 
 
 def _backport(old: tuple[int, ...], progress: Callable[[str], None]) -> Emulator:
     def make(directory: Path) -> None:
-        progress(f"fetching QEMU from {_BACKPORTS} (once)")
-        unpack(directory, _BACKPORTS, _PACKAGES)
+        progress(f"fetching QEMU from {_SUITES[-1]} (once)")
+        unpack(directory, _SUITES, _PACKAGES)
 
-    root = cache.kept("emulator", cache.key(_BACKPORTS, *_PACKAGES), make)
-    program = str(root / "usr/bin" / PROGRAM)
-    argv = (program, *(word for data in _DATA for word in ("-L", str(root / data))))
-    modules = next((root / "usr/lib").glob("*/qemu"), root)
+    root = cache.kept("emulator", cache.key(*_SUITES, *_PACKAGES), make)
+    libraries = root / _LIBRARIES
+    loader = (str(root / "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", str(libraries))
+    program = (*loader, str(root / "usr/bin" / PROGRAM))
+    argv = (*program, *(word for data in _DATA for word in ("-L", str(root / data))))
     # Modules of the installed QEMU do not fit this one (QEMU, util/module.c).
-    environment = (("QEMU_MODULE_DIR", str(modules)),)
+    environment = (("QEMU_MODULE_DIR", str(libraries / "qemu")),)
     version = _version(argv, dict(environment))
-    why = f"from {_BACKPORTS}: this machine's QEMU {_dotted(old) or '(none)'} will not do"
+    why = f"from {_SUITES[-1]}: this machine's QEMU {_dotted(old) or '(none)'} will not do"
     return Emulator(argv=argv, environment=environment, version=version, why=why)
 
 
-def unpack(directory: Path, suite: str, packages: Sequence[str]) -> None:
-    """The files of a Debian release's packages, without installing any and without what they depend on."""
+def unpack(directory: Path, suites: Sequence[str], packages: Sequence[str]) -> None:
+    """The files of these packages and of all that they depend on, from the last of the suites where it has them.
+    Nothing is installed. HostError when the mirror does not give them."""
     source = mirror()
     signed = f"[signed-by={source.signed_by}] " if source.signed_by else ""
     work = directory / "apt"
+    archives = work / "cache" / "archives"
     (work / "lists" / "partial").mkdir(parents=True)
-    (work / "cache" / "archives" / "partial").mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {signed}{source.uri} {suite} main\n")
+    (archives / "partial").mkdir(parents=True)
+    (work / "sources.list").write_text("".join(f"deb {signed}{source.uri} {suite} main\n" for suite in suites))
+    # As if nothing were installed: so the dependencies come as well.
+    (work / "status").touch()
     options = {
         "Dir::Etc::sourcelist": work / "sources.list",
         "Dir::Etc::sourceparts": "-",
         "Dir::State::lists": work / "lists",
+        "Dir::State::status": work / "status",
         "Dir::Cache": work / "cache",
+        "APT::Install-Recommends": "false",
+        "APT::Architecture": "amd64",
         "APT::Sandbox::User": "",
         "Acquire::Languages": "none",
     }
     apt = ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     process.run([*apt, "update"], timeout=300)
-    process.run([*apt, "download", *packages], timeout=600, cwd=work)
-    for package in work.glob("*.deb"):
+    wanted = ["install", "--yes", "--download-only", "--target-release", suites[-1]]
+    process.run([*apt, *wanted, *packages], timeout=600)
+    for package in archives.glob("*.deb"):
         process.run(["dpkg", "-x", str(package), str(directory)], timeout=120)
     shutil.rmtree(work)
 
@@ -106,9 +126,3 @@ def _version(argv: tuple[str, ...], environment: dict[str, str] | None = None) -
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-
-def _release() -> str:
-    path = Path("/etc/os-release")
-    fields = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-    return fields.get("VERSION_CODENAME", "").strip('"')
