@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from session_lab import another_lab, session_lab
 
 from nvlane.lab import LabStalled
+from nvlane.lab.machine import Accelerator
 from nvlane.model.errors import CommandFailed
 
 #: What a line begins with that carries a report.
@@ -27,6 +29,9 @@ PATIENCE = 420.0
 SHOWN_AFTER = 300
 #: How many labs the tests may use up.
 LABS = 6
+#: What a test says whose guest fell silent. An emulated lab may be at fault (a processor of its that lost an interrupt
+#: for a moment, a guest that did): such a test is done once more, in another lab, and that is said.
+SILENT_GUEST = re.compile(r"DeadlineMissed|did not come up within|no answer (?:to \w+ )?within")
 _LIST = "/run/lab/tests"
 _LAST_LINES = 60
 _CONSOLE_LINES = 12
@@ -36,8 +41,9 @@ class RemoteTests:
     """A run of pytest in the lab. Reports come in the order in which the items were named.
 
     A lab that stalls (which is the emulator's fault, `LabStalled` says how) is replaced, and the tests that have not
-    been reported go on in the new one, with the one that failed in the lab that had stalled. Any other test that fails,
-    fails; so does one that hangs, or that ends pytest, and those after it go on in another lab.
+    been reported go on in the new one, with the one that failed in the lab that had stalled. In an emulated lab a test
+    whose guest fell silent has a second chance as well, one only. Any other test that fails, fails; so does one that
+    hangs, or that ends pytest, and those after it go on in another lab.
     """
 
     def __init__(self, config: pytest.Config, nodeids: Sequence[str]) -> None:
@@ -46,6 +52,7 @@ class RemoteTests:
         self._labs_left = LABS
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._early: dict[str, list[pytest.TestReport]] = {}
+        self._once_more: set[str] = set()
         self._lab = session_lab(config)
         self._lines = self._start()
 
@@ -71,10 +78,25 @@ class RemoteTests:
                 continue
             if isinstance(report, str):
                 return [*found, self._lost(item, report)]
+            if self._is_worth_another(report):
+                self._once_more.add(report.nodeid)
+                self._in_another_lab(f"{report.nodeid}: its guest fell silent")
+                continue
             self._early.setdefault(report.nodeid, []).append(report)
             if report.when == "teardown" and report.nodeid in self._left:
                 self._left.remove(report.nodeid)
         return found
+
+    def _is_worth_another(self, report: pytest.TestReport) -> bool:
+        """Whether to do this one again: it failed for a guest's silence, under emulation, for the first time."""
+        return (
+            report.failed
+            and report.nodeid in self._left
+            and report.nodeid not in self._once_more
+            and self._labs_left > 0
+            and self._lab.state.accelerator == Accelerator.TCG
+            and SILENT_GUEST.search(report.longreprtext) is not None
+        )
 
     def _lost(self, item: pytest.Item, why: str) -> pytest.TestReport:
         """The report of an item that pytest in the lab did not report whole."""
