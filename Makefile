@@ -31,7 +31,7 @@ demo:
 test:
 	@tools/prepare test
 	@status=0; \
-	$(PYTHON) -m pytest $(PYTEST_ARGS) || status=$$?; \
+	$(PYTHON) -m pytest -n 2 $(PYTEST_ARGS) || status=$$?; \
 	cargo test --locked || status=$$?; \
 	exit $$status
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from session_lab import another_lab, session_lab
+from session_lab import another_lab, session_lab, tell
 
 from nvlane.lab import LabStalled
 from nvlane.lab.machine import Accelerator
@@ -108,11 +108,8 @@ class RemoteTests:
 
     def _in_another_lab(self, why: str) -> None:
         """Go on there with what has not been reported whole."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            console = (self._lab.directory / "console.log").read_text(errors="replace").splitlines()[-_CONSOLE_LINES:]
-            reporter.write_line(f"\n{why}; {len(self._left)} tests go on in another lab")
-            reporter.write_line("".join(f"  console | {line}\n" for line in console))
+        console = (self._lab.directory / "console.log").read_text(errors="replace").splitlines()[-_CONSOLE_LINES:]
+        tell(f"{why}; {len(self._left)} tests go on in another lab", console)
         self.close()
         self._early = {nodeid: found for nodeid, found in self._early.items() if _is_over(found)}
         self._lab = another_lab(self._config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Sequence
 
 import pytest
 
@@ -37,11 +39,14 @@ def stalled(config: pytest.Config) -> bool:
     try:
         there.channel.ping()
     except LabStalled as error:
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"\n{error.message}; the test is done again in another lab")
+        tell(f"{error.message}; the test is done again in another lab")
         return True
     return False
+
+
+def tell(text: str, console: Sequence[str] = ()) -> None:
+    """A warning, which the summary shows, also of a stream of its own (tests/conftest.py): with the console's end."""
+    warnings.warn(pytest.PytestWarning("\n".join([text, *(f"  console | {line}" for line in console)])), stacklevel=1)
 
 
 def end_session_lab(config: pytest.Config) -> None:
