@@ -7,16 +7,14 @@ is dropped by its id.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
 from nvlane.model.errors import WireError
-from nvlane.wire.lines import DeadlineMissed, LineSocket, PeerClosed
+from nvlane.wire.lines import DeadlineMissed, LineSocket
 
 #: JSON-RPC 2.0, section 5.1: the method does not exist.
 METHOD_NOT_FOUND: Final = -32601
@@ -35,26 +33,16 @@ class RpcError(WireError):
 class JsonRpc:
     """A connection to one RPC socket."""
 
-    def __init__(self, path: str, peer: LineSocket, release: contextlib.ExitStack) -> None:
+    def __init__(self, path: str, peer: LineSocket) -> None:
         self._path = path
         self._peer = peer
-        self._release = release
         self._number = 0
 
     @classmethod
     def connect(cls, path: str, *, deadline: float = 10.0, pid: int | None = None) -> Self:
         """Connect; `pid` is the process behind the socket, when the caller knows it: its end ends every wait. Raises
         PeerClosed when nobody listens or that process has ended."""
-        with contextlib.ExitStack() as release:
-            process = None
-            if pid is not None:
-                try:
-                    process = os.pidfd_open(pid)
-                except ProcessLookupError as error:
-                    raise PeerClosed(f"{path}: the process {pid} has ended") from error
-                release.callback(os.close, process)
-            peer = release.enter_context(LineSocket(Path(path), deadline=deadline, process=process))
-            return cls(path, peer, release.pop_all())
+        return cls(path, LineSocket(Path(path), deadline=deadline, pid=pid))
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +52,7 @@ class JsonRpc:
 
     def close(self) -> None:
         """End the connection; more than once does no harm."""
-        self._release.close()
+        self._peer.close()
 
     def call(self, method: str, params: Mapping[str, Any] | None = None, *, deadline: float = 30.0) -> Any:
         """The result of a method. Raises RpcError when the peer refuses it, DeadlineMissed, PeerClosed."""

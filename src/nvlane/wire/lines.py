@@ -7,6 +7,7 @@ Synchronous; every wait has a deadline, given in seconds from now.
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
@@ -33,15 +34,17 @@ class PeerClosed(WireError):
 class LineSocket:
     """One connection. `path` names it in errors."""
 
-    def __init__(self, path: Path, *, deadline: float = 10.0, process: int | None = None) -> None:
+    def __init__(self, path: Path, *, deadline: float = 10.0, pid: int | None = None) -> None:
         """Connect. Raises PeerClosed when nobody listens there, WireError when it cannot be done within the deadline.
 
-        `process` is a descriptor of the process at the other end (pidfd_open(2)), where the caller has one: its end
-        ends every wait. The caller closes it.
+        `pid` is the process at the other end, where the caller knows it: its end ends every wait (pidfd_open(2)).
         """
         self._path = path
-        self._process = process
         self._received = bytearray()
+        try:
+            self._process = None if pid is None else os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            raise PeerClosed(f"{path}: the process {pid} has ended") from error
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # While the listener's queue is full connect(2) waits, and only this deadline ends that (unix(7)).
@@ -51,7 +54,7 @@ class LineSocket:
             self._socket.connect(str(path))
             self._socket.setblocking(False)
         except OSError as error:
-            self._socket.close()
+            self.close()
             nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
             raise (PeerClosed if nobody else WireError)(
                 f"cannot connect to {path}: {error.strerror or error}", remedy="is the virtual machine still running?"
@@ -68,6 +71,9 @@ class LineSocket:
     def close(self) -> None:
         """End the connection; more than once does no harm."""
         self._socket.close()
+        if self._process is not None:
+            os.close(self._process)
+            self._process = None
 
     def send(self, value: Mapping[str, Any], *, deadline: float, prefix: bytes = b"") -> None:
         """Send one value as a line, with bytes before it where a protocol wants a mark there."""

@@ -14,16 +14,14 @@ Protocol: docs/interop/qmp-spec.rst of QEMU.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from nvlane.model.errors import WireError
-from nvlane.wire.lines import DeadlineMissed, LineSocket, PeerClosed
+from nvlane.wire.lines import DeadlineMissed, LineSocket
 
 Event = Mapping[str, Any]
 
@@ -42,10 +40,9 @@ class QmpError(WireError):
 class Qmp:
     """A connection to one monitor. A monitor serves one client at a time: close it soon."""
 
-    def __init__(self, path: str, peer: LineSocket, release: contextlib.ExitStack) -> None:
+    def __init__(self, path: str, peer: LineSocket) -> None:
         self._path = path
         self._peer = peer
-        self._release = release
         self._events: list[Event] = []
         self._number = 0
         self.version: tuple[int, int, int] = (0, 0, 0)
@@ -58,19 +55,13 @@ class Qmp:
         that process ends, WireError when no greeting comes.
         """
         until = time.monotonic() + deadline
-        with contextlib.ExitStack() as release:
-            process = None
-            if pid is not None:
-                try:
-                    process = os.pidfd_open(pid)
-                except ProcessLookupError as error:
-                    raise PeerClosed(f"{path}: the process {pid} has ended") from error
-                release.callback(os.close, process)
-            peer = release.enter_context(LineSocket(Path(path), deadline=deadline, process=process))
-            self = cls(path, peer, release)
+        self = cls(path, LineSocket(Path(path), deadline=deadline, pid=pid))
+        try:
             self._greet(until)
-            self._release = release.pop_all()
-            return self
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +71,7 @@ class Qmp:
 
     def close(self) -> None:
         """End the connection; more than once does no harm."""
-        self._release.close()
+        self._peer.close()
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, deadline: float = 30.0) -> Any:
         """The value that a command returns. Raises QmpError when it is refused."""
