@@ -15,12 +15,13 @@ RULE = {
     "facts": frozenset({"model", "facts"}),
     "plan": frozenset({"model", "spec", "facts", "plan"}),
     "lanes": _UP_TO_LANES,
+    "advise": _UP_TO_LANES | {"advise"},
     "qemu": frozenset({"model", "qemu"}),
     "libvirt": frozenset({"model", "qemu", "libvirt"}),
     "cli": _ALL,
 }
 #: Rooms of values: what they compute depends on nothing but their arguments.
-PURE = ("model", "spec", "facts", "plan", "lanes", "qemu", "libvirt")
+PURE = ("model", "spec", "facts", "plan", "lanes", "advise", "qemu", "libvirt")
 EFFECTS = {
     *("asyncio", "ctypes", "fcntl", "io", "mmap", "multiprocessing", "os", "random", "resource", "secrets", "select"),
     *("selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "urllib"),

@@ -34,4 +34,8 @@ timeout = click.option(
     "--timeout", type=click.FloatRange(min=1), default=180.0, show_default=True, metavar="SECONDS",
     help="How long the guest may take to boot and answer.",
 )  # fmt: skip
+facts_file = click.option(
+    "--facts", "facts_file", type=click.Path(dir_okay=False), metavar="FILE",
+    help="For the host of this file (nvlane doctor --facts).",
+)  # fmt: skip
 no_verify = click.option("--no-verify", is_flag=True, help="Do not look inside the guest.")

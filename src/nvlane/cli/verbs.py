@@ -23,6 +23,7 @@ def _verb(name: str, words: str, place: str = "") -> Verb:
 SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
     "Look (changes nothing)": (
         _verb("doctor", "What this host can do, lane by lane, and why not."),
+        _verb("advise", "Which lane suits what is needed here, and why; what each lane can do."),
         _verb("devices", "The NVMe drives here, and who uses each."),
         _verb("plan", "What `up` would do: refusals, steps, the QEMU command."),
         _verb("status", "The machines that are up, and what is left to undo."),

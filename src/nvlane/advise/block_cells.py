@@ -1,0 +1,115 @@
+"""Ways through QEMU's block layer: emulated, userspace, fabrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvlane.advise.cell import Cells, Operation, no, unproven, when, yes
+from nvlane.advise.evidence import asked, case, inside, lab, life, planned
+
+_LAYER: Final = "QEMU's block layer does it"
+_ITSELF: Final = "QEMU itself serves it: only another QEMU, which live migration would need, could replace it"
+_NOT_YET: Final = "not tried with a guest"
+_NO_HUGEPAGES: Final = "ordinary memory will do"
+_SLEEPS: Final = "QEMU's threads sleep until there is something to do"
+_VFIO: Final = "the drive goes to VFIO, which needs its IOMMU group"
+_NO_NVME: Final = "QEMU cannot migrate its NVMe controller, and says so"
+_WHOLE: Final = "the whole controller leaves the host: a second machine that names it is refused"
+
+EMULATED: Final[Cells] = {
+    Operation.HOT_PLUG: when(
+        "a controller with one plain namespace; not a subsystem, virtual functions or several namespaces",
+        life("emulated"),
+        case("attach/emulated-refused"),
+    ),
+    Operation.HOT_UNPLUG: yes("the guest lets go of it", life("emulated")),
+    Operation.RESIZE: no(
+        "QEMU keeps everybody from resizing what its controller serves, for it would never tell the guest",
+        asked("test_a_namespace_of_qemus_controller_is_not_resized", "emulated"),
+    ),
+    Operation.SNAPSHOT: yes(_LAYER, asked("test_qemu_does_it", "emulated-snapshot")),
+    Operation.MIRROR: yes(_LAYER, asked("test_qemu_does_it", "emulated-mirror")),
+    Operation.BACKUP: yes(_LAYER, asked("test_qemu_does_it", "emulated-backup")),
+    Operation.THROTTLE: yes(_LAYER, asked("test_qemu_does_it", "emulated-throttle")),
+    Operation.LIVE_MIGRATION: no(_NO_NVME, asked("test_qemu_refuses_to_migrate_it", "emulated")),
+    Operation.TARGET_RESTART: no(_ITSELF, asked("test_who_serves_it", "emulated")),
+    Operation.GUEST_REBOOT: unproven(_NOT_YET),
+    Operation.MULTI_QUEUE: unproven(_NOT_YET),
+    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.SHARE_DRIVE: yes(
+        "images of many machines lie on one drive's file system", asked("test_a_drive_is_shared", "emulated")
+    ),
+    Operation.NEEDS_IOMMU: no("an image is a file", planned("test_without_an_iommu", "emulated")),
+    Operation.NEEDS_HUGEPAGES: no(_NO_HUGEPAGES, planned("test_without_hugepages", "emulated")),
+    Operation.IDLE_CPU: no(_SLEEPS, asked("test_idle_it_takes_no_processor", "emulated")),
+}
+
+
+def _userspace(way: str) -> Cells:
+    """What does not depend on the front end."""
+    return {
+        Operation.RESIZE: no(
+            "a namespace has the size that the drive gives it, and QEMU does not change that",
+            lab("test_qemu_refuses_to_resize", way),
+        ),
+        Operation.SNAPSHOT: yes(_LAYER, lab("test_qemu_does_it", f"{way}-snapshot")),
+        Operation.MIRROR: yes(_LAYER, lab("test_qemu_does_it", f"{way}-mirror")),
+        Operation.BACKUP: yes(_LAYER, lab("test_qemu_does_it", f"{way}-backup")),
+        Operation.THROTTLE: yes(_LAYER, lab("test_qemu_does_it", f"{way}-throttle")),
+        Operation.TARGET_RESTART: no(_ITSELF, lab("test_who_serves_it", way)),
+        Operation.GUEST_REBOOT: unproven(_NOT_YET),
+        Operation.MULTI_QUEUE: unproven(_NOT_YET),
+        Operation.DISCARD: unproven(_NOT_YET),
+        Operation.SHARE_DRIVE: no(_WHOLE, lab("test_a_second_machine_is_refused", way)),
+        Operation.NEEDS_IOMMU: yes(_VFIO, planned("test_without_an_iommu", way)),
+        Operation.NEEDS_HUGEPAGES: no(
+            "ordinary memory will do; all of it is locked", planned("test_without_hugepages", way)
+        ),
+        Operation.IDLE_CPU: no(_SLEEPS, lab("test_idle_it_takes_no_processor", way)),
+    }
+
+
+USERSPACE: Final[Cells] = {
+    **_userspace("userspace"),
+    Operation.HOT_PLUG: yes("the drive is bound and plugged", life("userspace")),
+    Operation.HOT_UNPLUG: yes("and goes back to the host", life("userspace")),
+    Operation.LIVE_MIGRATION: when(
+        "QEMU says nothing against it, but the drive stays in this host: its content has to be mirrored to the other",
+        lab("test_what_is_said_against_its_migration", "userspace"),
+        lab("test_qemu_does_it", "userspace-mirror"),
+    ),
+}
+
+USERSPACE_NVME: Final[Cells] = {
+    **_userspace("userspace-nvme"),
+    Operation.HOT_PLUG: unproven("QEMU's controller can be plugged; on a drive nobody has tried"),
+    Operation.HOT_UNPLUG: unproven(_NOT_YET),
+    Operation.LIVE_MIGRATION: no(_NO_NVME, lab("test_what_is_said_against_its_migration", "userspace-nvme")),
+}
+
+FABRICS: Final[Cells] = {
+    Operation.HOT_PLUG: unproven("planned as for any front end, and not tried in a running guest"),
+    Operation.HOT_UNPLUG: unproven("not tried in a running guest"),
+    Operation.RESIZE: unproven("the Target would grow it, and QEMU would be told of the new size"),
+    Operation.SNAPSHOT: unproven("a block node as any other; not tried on this one"),
+    Operation.MIRROR: unproven("a block node as any other; not tried on this one"),
+    Operation.BACKUP: unproven("a block node as any other; not tried on this one"),
+    Operation.THROTTLE: unproven("a block node as any other; not tried on this one"),
+    Operation.LIVE_MIGRATION: unproven("the other host would connect to the same namespace"),
+    Operation.TARGET_RESTART: yes(
+        "the Target goes away and comes back, and the guest's I/O waits for it",
+        inside("test_fabrics.py::test_the_guest_waits_for_a_target_that_is_booted_anew"),
+        inside("test_fabrics.py::test_a_lost_path_is_not_noticed_and_comes_back"),
+    ),
+    Operation.GUEST_REBOOT: unproven("not tried"),
+    Operation.MULTI_QUEUE: unproven("virtio-blk has as many queues as the guest has processors; not tried on this one"),
+    Operation.DISCARD: unproven("as the Target offers it"),
+    Operation.SHARE_DRIVE: when(
+        "a namespace for each machine; one namespace for two is refused",
+        inside("test_fabrics.py::test_the_guest_has_the_namespaces_that_the_target_exports"),
+        inside("test_fabrics.py::test_a_namespace_that_a_guest_has_is_not_given_to_another"),
+    ),
+    Operation.NEEDS_IOMMU: no("the drive is in another host", planned("test_without_an_iommu", "fabrics")),
+    Operation.NEEDS_HUGEPAGES: no(_NO_HUGEPAGES, planned("test_without_hugepages", "fabrics")),
+    Operation.IDLE_CPU: unproven("not measured"),
+}

@@ -1,0 +1,127 @@
+"""vhost-user: a target serves the guest; what QEMU's block layer would do must live there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nvlane.advise.cell import Cells, Operation, no, unproven, when, yes
+from nvlane.advise.evidence import asked, inside, lab, life, planned, target
+
+_NO_LAYER: Final = "its data does not pass QEMU's block layer, and nvlane-target has no block jobs"
+_NO_TARGET: Final = asked("test_nvlane_target_has_no_block_jobs", "vhost-user-file")
+_NOT_YET: Final = "not tried with a guest"
+_QUEUES: Final = "a queue for each processor of the guest"
+_SHARED: Final = "memory must be shared, and memfd will do"
+_BY_THE_TARGET: Final = "by the target: nvlane target rpc NAME bdev_set_qos_limit, in steps of 1000 I/O a second"
+_OWN_MONITOR: Final = "through the daemon's own QMP monitor in the lane's directory"
+
+
+def _without(way: str, operation: str) -> str:
+    room = lab if way == "vhost-user-drive" else asked
+    return room("test_qemu_has_nothing_of_it_in_its_block_layer", f"{way}-{operation}")
+
+
+def _nvlane(way: str) -> Cells:
+    """What nvlane-target does on any bdev."""
+    return {
+        Operation.SNAPSHOT: no(_NO_LAYER, _without(way, "snapshot"), _NO_TARGET),
+        Operation.MIRROR: no(_NO_LAYER, _without(way, "mirror"), _NO_TARGET),
+        Operation.BACKUP: no(_NO_LAYER, _without(way, "backup"), _NO_TARGET),
+        Operation.THROTTLE: when(_BY_THE_TARGET, target("test_rpc_methods.py::test_limits")),
+        Operation.GUEST_REBOOT: unproven(_NOT_YET),
+        Operation.MULTI_QUEUE: unproven(_QUEUES),
+        Operation.NEEDS_HUGEPAGES: no(_SHARED, planned("test_without_hugepages", way)),
+        Operation.IDLE_CPU: no(
+            "the target polls while there is work, and sleeps when there is none",
+            target("test_rpc_wire.py::test_an_idle_target_sleeps"),
+            lab("test_idle_it_takes_no_processor", way),
+        ),
+    }
+
+
+VHOST_DRIVE: Final[Cells] = {
+    **_nvlane("vhost-user-drive"),
+    Operation.HOT_PLUG: yes("target and drive come with it, where memory is shared", life("vhost-user-drive")),
+    Operation.HOT_UNPLUG: yes("and go with it", life("vhost-user-drive")),
+    Operation.RESIZE: no("a namespace has the size that the drive gives it", _without("vhost-user-drive", "resize")),
+    Operation.LIVE_MIGRATION: when(
+        "the target tells QEMU what it wrote, but the drive stays in this host and nothing mirrors it to another",
+        lab("test_what_is_said_against_its_migration", "vhost-user-drive"),
+        target("test_migration.py::test_the_log_misses_no_write[blk-split]"),
+    ),
+    Operation.TARGET_RESTART: yes(
+        "killed or replaced: the guest waits, and no request is lost",
+        inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[killed-drive]"),
+        inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[replaced-drive]"),
+    ),
+    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.SHARE_DRIVE: no(
+        "the target takes the whole controller: a second machine that names it is refused",
+        lab("test_a_second_machine_is_refused", "vhost-user-drive"),
+    ),
+    Operation.NEEDS_IOMMU: yes("the drive goes to VFIO", planned("test_without_an_iommu", "vhost-user-drive")),
+}
+
+VHOST_FILE: Final[Cells] = {
+    **_nvlane("vhost-user-file"),
+    Operation.HOT_PLUG: yes("the target comes with it, where memory is shared", life("vhost-user")),
+    Operation.HOT_UNPLUG: yes("and goes with it", life("vhost-user")),
+    Operation.RESIZE: when(
+        "make the file larger, then nvlane target rpc NAME bdev_aio_rescan: the guest sees it at once",
+        target("test_guest.py::test_the_guest_sees_that_a_disk_has_grown[blk-split]"),
+    ),
+    Operation.LIVE_MIGRATION: when(
+        "the target tells QEMU what it wrote; the file must be on storage that both hosts have",
+        asked("test_qemu_would_migrate_it", "vhost-user-file"),
+        target("test_migration.py::test_the_log_misses_no_write[blk-split]"),
+    ),
+    Operation.TARGET_RESTART: yes(
+        "killed or replaced: the guest waits, and no request is lost",
+        inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[killed-new]"),
+        inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[replaced-new]"),
+    ),
+    Operation.DISCARD: yes(
+        "what the guest discards is freed in the file",
+        target("test_guest.py::test_discard_frees_the_space_and_zeroes_are_zeroes[blk-split]"),
+        target("test_guest.py::test_trim_of_a_file_system_frees_the_space[blk-split]"),
+    ),
+    Operation.SHARE_DRIVE: yes(
+        "files of many machines lie on one drive's file system", asked("test_a_drive_is_shared", "vhost-user-file")
+    ),
+    Operation.NEEDS_IOMMU: no("a file needs none", planned("test_without_an_iommu", "vhost-user-file")),
+}
+
+_DAEMON: Final = "vhost-user-daemon"
+VHOST_DAEMON: Final[Cells] = {
+    Operation.HOT_PLUG: unproven("planned as with nvlane-target, and not tried in a running guest"),
+    Operation.HOT_UNPLUG: unproven(_NOT_YET),
+    Operation.RESIZE: unproven("its own monitor resizes it; whether a guest sees it has not been looked at"),
+    Operation.SNAPSHOT: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-snapshot")),
+    Operation.MIRROR: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-mirror")),
+    Operation.BACKUP: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-backup")),
+    Operation.THROTTLE: no(
+        "neither QEMU nor the daemon has a limit for an export",
+        _without(_DAEMON, "throttle"),
+        asked("test_the_storage_daemon_has_no_limits_for_an_export", _DAEMON),
+    ),
+    Operation.LIVE_MIGRATION: when(
+        "QEMU says nothing against it; the file must be on storage that both hosts have",
+        asked("test_qemu_would_migrate_it", _DAEMON),
+    ),
+    Operation.TARGET_RESTART: no(
+        "it keeps nothing of what is in flight, and a restart under a guest is refused",
+        inside("test_vhost_daemon.py::test_it_is_not_replaced_under_a_guest"),
+    ),
+    Operation.GUEST_REBOOT: unproven(_NOT_YET),
+    Operation.MULTI_QUEUE: yes(
+        _QUEUES,
+        inside("test_vhost_daemon.py::test_queues_are_equal_on_both_ends"),
+    ),
+    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.SHARE_DRIVE: yes(
+        "files of many machines lie on one drive's file system", asked("test_a_drive_is_shared", _DAEMON)
+    ),
+    Operation.NEEDS_IOMMU: no("a file needs none", planned("test_without_an_iommu", _DAEMON)),
+    Operation.NEEDS_HUGEPAGES: no(_SHARED, planned("test_without_hugepages", _DAEMON)),
+    Operation.IDLE_CPU: no("it sleeps until there is work", asked("test_idle_it_takes_no_processor", _DAEMON)),
+}

@@ -1,0 +1,162 @@
+"""The matrix of lanes (src/nvlane/advise), shown: one machine with a lane of every kind that needs a drive, asked what
+QEMU does for each and what it refuses.
+
+Lanes are named as the rows of the matrix are. What needs no drive and no guest is asked in
+tests/cli/test_matrix_asked.py. virtio-pmem on a file is not among them: beside a lane of VFIO's, QEMU cannot lock it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from asking import BLOCK_QUESTIONS, Disk, blocked, disk_of, refused, ticks
+from at_work import Up, nvlane, unchanged, write_spec
+from lab_drives import unmounted, virtual_functions
+
+from nvlane.qemu.inspect import chardevs, status, vcpu_threads
+from nvlane.wire.qmp import Qmp, QmpError
+
+pytestmark = pytest.mark.lab
+
+LANES = {
+    "emulated": 'kind = "emulated"\nnamespaces = [{{ image = "{work}/emulated.qcow2", size = "64MiB" }}]',
+    "passthrough": 'kind = "passthrough"\ndrive = "serial:LABDRIVE2"',
+    "passthrough-vf": 'kind = "passthrough"\ndrive = "serial:LABVF/vf0"',
+    "userspace": 'kind = "userspace"\ndrive = "serial:LABDRIVE1"',
+    "userspace-nvme": 'kind = "userspace"\ndrive = "serial:LABSPARE"\nfrontend = "nvme"',
+    "vhost-user-drive": 'kind = "vhost-user"\ndrive = "serial:LABSIBA"',
+    "vhost-user-file": 'kind = "vhost-user"\nfile = "{work}/nvlane.raw"\nsize = "64MiB"',
+    "vhost-user-daemon": 'kind = "vhost-user"\nengine = "qemu-storage-daemon"\nfile = "{work}/qsd.raw"\nsize = "64MiB"',
+    "nvdimm-memory": 'kind = "nvdimm"\nbacking = "memory"\nsize = "32MiB"',
+}
+VHOST = ("vhost-user-drive", "vhost-user-file", "vhost-user-daemon")
+BLOCK = ("userspace", "userspace-nvme")
+#: What QEMU says against the migration of a machine with such a lane. Of all others it says nothing.
+AGAINST = {
+    "emulated": "/nvme",
+    "userspace-nvme": "/nvme",
+    "passthrough": "VFIO migration is not supported",
+    "passthrough-vf": "VFIO migration is not supported",
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("matrix")
+
+
+@pytest.fixture(scope="module")
+def up(work: Path) -> Iterator[Up]:
+    """Nobody looks into the guest: what is asked here is QEMU's to answer."""
+    lanes = [f'name = "{name}"\n{text.format(work=work)}' for name, text in LANES.items()]
+    with virtual_functions("LABVF", 2), unmounted("/srv/sibling"), unchanged():
+        said = nvlane("up", "--json", "--no-verify", write_spec(work, "matrix", *lanes))
+        try:
+            yield Up(name="matrix", said=said.ok())
+        finally:
+            nvlane("down", "--shutdown", "0", "matrix").ok()
+
+
+def _disk(monitor: Qmp, lane: str, work: Path) -> Disk:
+    disk = disk_of(monitor, lane, work)
+    assert disk is not None
+    return disk
+
+
+@pytest.mark.parametrize("question", ["snapshot", "mirror", "backup", "throttle"])
+@pytest.mark.parametrize("lane", BLOCK)
+def test_qemu_does_it(up: Up, work: Path, lane: str, question: str) -> None:
+    with up.monitor() as monitor:
+        BLOCK_QUESTIONS[question](_disk(monitor, lane, work))
+        assert status(monitor) == "running"
+
+
+@pytest.mark.parametrize("lane", BLOCK)
+def test_qemu_refuses_to_resize(up: Up, work: Path, lane: str) -> None:
+    with up.monitor() as monitor, pytest.raises(QmpError, match=r"Cannot grow NVMe devices|'resize'"):
+        _disk(monitor, lane, work).resize()
+
+
+@pytest.mark.parametrize("question", list(BLOCK_QUESTIONS))
+@pytest.mark.parametrize("lane", ["passthrough", "passthrough-vf", "vhost-user-drive"])
+def test_qemu_has_nothing_of_it_in_its_block_layer(up: Up, work: Path, lane: str, question: str) -> None:
+    with up.monitor() as monitor:
+        assert disk_of(monitor, lane, work) is None
+        refused(monitor, lane, question)
+
+
+@pytest.mark.parametrize("lane", ["passthrough", "passthrough-vf", *BLOCK])
+def test_who_serves_it(up: Up, work: Path, lane: str) -> None:
+    """A target, QEMU itself (it has a block node of it), or nobody."""
+    with up.monitor() as monitor:
+        assert f"{lane}-link" not in {one.id for one in chardevs(monitor)}
+        assert (disk_of(monitor, lane, work) is not None) == (lane in BLOCK)
+
+
+@pytest.mark.parametrize("lane", list(LANES))
+def test_what_is_said_against_its_migration(up: Up, lane: str) -> None:
+    """As many reasons as there are lanes of a kind that has one, and none besides; VFIO's name the function."""
+    with up.monitor() as monitor:
+        reasons = blocked(monitor)
+        host = (
+            monitor.execute("qom-get", {"path": f"/machine/peripheral/{lane}", "property": "host"})
+            if (lane.startswith("passthrough"))
+            else ""
+        )
+    assert len(reasons) == len(AGAINST)
+    for kind in set(AGAINST.values()):
+        assert sum(kind in reason for reason in reasons) == list(AGAINST.values()).count(kind)
+    ours = [reason for reason in reasons if AGAINST.get(lane, lane) in reason and host in reason]
+    assert bool(ours) == (lane in AGAINST)
+
+
+@pytest.mark.parametrize("lane", ["passthrough", "userspace", "userspace-nvme", "vhost-user-drive"])
+def test_a_second_machine_is_refused(up: Up, work: Path, lane: str) -> None:
+    second = write_spec(work, "second", LANES[lane].format(work=work))
+    said = nvlane("plan", "--json", second)
+    assert said.status == 3, str(said)
+    codes = {one["code"] for plan in said.json for one in plan["refusals"]}
+    assert "drive-open" in codes, codes
+    assert up.status()["state"] == "up"
+
+
+@pytest.mark.parametrize("lane", ["passthrough-vf"])
+def test_two_machines_have_parts_of_one_drive(up: Up, work: Path, lane: str) -> None:
+    second = write_spec(work, "second", 'kind = "passthrough"\ndrive = "serial:LABVF/vf1"', memory="64MiB", cpus=1)
+    before = up.status()["state"]
+    nvlane("up", "--no-verify", second).ok()
+    try:
+        told = nvlane("status", "second", "--json").ok().json
+        assert (before, told["state"], up.status()["state"]) == ("up", "up", "up")
+        assert lane in {one["name"] for one in up.status()["lanes"]}
+    finally:
+        nvlane("down", "--shutdown", "0", "second").ok()
+
+
+@pytest.mark.parametrize("lane", ["passthrough", "passthrough-vf", *BLOCK, "vhost-user-drive", "vhost-user-file"])
+def test_idle_it_takes_no_processor(up: Up, lane: str) -> None:
+    """Of all threads but the vCPUs', of QEMU and of the lane's target: one that polls would take a whole processor."""
+    pids = [int(up.status()["pid"]), *_target(lane)]
+    assert len(pids) == (2 if lane in VHOST else 1)
+    with up.monitor() as monitor:
+        guest = vcpu_threads(monitor)
+    deadline = time.monotonic() + 60
+    while (share := _share(pids, guest)) > 0.5:
+        assert time.monotonic() < deadline, f"{share:.0%} of a processor, again and again"
+
+
+def _target(lane: str) -> list[int]:
+    if lane not in VHOST:
+        return []
+    return [one["pid"] for one in nvlane("target", "status", "--json").ok().json if one["target"].endswith(f".{lane}")]
+
+
+def _share(pids: list[int], guest: tuple[int, ...]) -> float:
+    before, since = sum(ticks(pid, leave_out=guest) for pid in pids), time.monotonic()
+    time.sleep(1.0)
+    after, seconds = sum(ticks(pid, leave_out=guest) for pid in pids), time.monotonic() - since
+    return (after - before) / os.sysconf("SC_CLK_TCK") / seconds
