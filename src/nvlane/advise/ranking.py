@@ -175,9 +175,9 @@ def _words(place: int, before: Choice, choice: Choice) -> str:
         case 3:
             return f"{name} has it under fewer conditions"
         case 4 | 9 if choice.way.order is None:
-            return f"for {name} an order under dense I/O is known, for this one none: nvlane bench measures it here"
+            return f"for {name} an order under dense I/O is known, for this one none: only measuring it here would tell"
         case 4:
-            return f"{name} comes first under dense I/O ({ORDER_IS}; nvlane bench measures it here)"
+            return f"{name} comes first under dense I/O ({ORDER_IS})"
         case 5:
             return f"it gives the guest {choice.way.gives}, and a disk was not ruled out"
         case 6:
@@ -206,7 +206,7 @@ def question(wish: Wish) -> tuple[str, ...]:
     if wish.density > 1:
         lines.append(f"density: {wish.density} machines on this host, a lane like this each")
     if wish.latency:
-        lines.append(f"latency: {ORDER_IS}; this is from their design, and nvlane bench measures it here")
+        lines.append(f"latency: {ORDER_IS}; this is from their design, and no measurement here")
     if wish.drive:
         lines.append(f"drive: {wish.drive}")
     return tuple(lines)

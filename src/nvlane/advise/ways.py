@@ -8,7 +8,6 @@ from nvlane.advise.cell import Gives, Way
 from nvlane.spec.lane import LaneKind
 
 #: Places under dense I/O on real hardware: what the designs of these data paths promise, and no measurement.
-#: `nvlane bench` measures it on a machine.
 ORDER_IS: Final = "under dense I/O on real hardware the order is passthrough, vhost-user, userspace, emulated"
 
 EMULATED: Final = Way(
