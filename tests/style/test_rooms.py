@@ -18,10 +18,12 @@ RULE = {
     "advise": _UP_TO_LANES | {"advise"},
     "qemu": frozenset({"model", "qemu"}),
     "libvirt": frozenset({"model", "qemu", "libvirt"}),
+    "bench": frozenset({"model", "spec", "bench"}),
+    "report": frozenset({"model", "bench", "report"}),
     "cli": _ALL,
 }
 #: Rooms of values: what they compute depends on nothing but their arguments.
-PURE = ("model", "spec", "facts", "plan", "lanes", "advise", "qemu", "libvirt")
+PURE = ("model", "spec", "facts", "plan", "lanes", "advise", "qemu", "libvirt", "bench")
 EFFECTS = {
     *("asyncio", "ctypes", "fcntl", "io", "mmap", "multiprocessing", "os", "random", "resource", "secrets", "select"),
     *("selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "urllib"),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvlane.apply import cpio, kernel_image, kernel_modules, programs
+from nvlane.apply import cpio, fio_kit, kernel_image, kernel_modules, programs
 from nvlane.model.errors import HostError
 
 FORMAT = 2
@@ -117,11 +117,13 @@ def build_probe_guest(
     kernel: Path | None = None,
     probe: Path | None = None,
     pmem_tools: bool = True,
+    fio: Path | None = None,
 ) -> ProbeGuestImage:
     """The probe guest for an installed kernel, from the cache or new.
 
     `out_dir` is the cache (default: `cache_directory()`), `kernel` the kernel's file (default:
-    `/boot/vmlinuz-RELEASE`). `pmem_tools=False` leaves out ndctl, mkfs and libpmem, two thirds of the image.
+    `/boot/vmlinuz-RELEASE`). `pmem_tools=False` leaves out ndctl, mkfs and libpmem, two thirds of the image; `fio` is
+    a kit (`apply.fio_kit`) to take along.
     Raises HostError when the kernel, its modules or the probe are missing.
     """
     kernel = kernel or Path("/boot", f"vmlinuz-{kernel_release}")
@@ -133,7 +135,7 @@ def build_probe_guest(
     probe = probe or packaged_probe()
     tools = _tools(pmem_tools)
     cache = out_dir or cache_directory()
-    place = cache / _key(kernel, modules_root / kernel_release, probe, tools)
+    place = cache / _key(kernel, modules_root / kernel_release, probe, tools, fio)
     kept = _kept(place, kernel)
     if kept is not None:
         return kept
@@ -141,7 +143,7 @@ def build_probe_guest(
     cache.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
     try:
-        _build(scratch, kernel, kernel_release, modules, probe, tools)
+        _build(scratch, kernel, kernel_release, modules, probe, tools, fio)
         return _publish(scratch, place, kernel)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -154,10 +156,11 @@ def _build(
     modules: kernel_modules.KernelModules,
     probe: Path,
     tools: dict[str, Path],
+    fio: Path | None,
 ) -> None:
     """Fill a directory: initrd, vmlinux where that starts directly, and image.json with what is in them."""
     with (scratch / "initrd").open("wb") as stream:
-        cpio.write(stream, _entries(modules, release, probe, tools))
+        cpio.write(stream, [*_entries(modules, release, probe, tools), *_fio_entries(fio)])
     plain = kernel_image.uncompressed(kernel.read_bytes())
     if plain is not None:
         (scratch / "vmlinux").write_bytes(plain)
@@ -179,10 +182,11 @@ def _tools(wanted: bool) -> dict[str, Path]:
     return {name: path for name, path in sorted(found.items()) if path is not None}
 
 
-def _key(kernel: Path, modules: Path, probe: Path, tools: dict[str, Path]) -> str:
+def _key(kernel: Path, modules: Path, probe: Path, tools: dict[str, Path], fio: Path | None) -> str:
     """The probe, which changes with every build, counts by its content; packages' files by size and time."""
     hasher = hashlib.sha256(f"{FORMAT} {MODULES} {CIPHERS}".encode())
     hasher.update(probe.read_bytes())
+    hasher.update(fio.name.encode() if fio is not None else b"")  # a kit's directory is called by its content
     for path in (kernel, modules / "modules.dep", *tools.values()):
         try:
             status = path.stat()
@@ -240,6 +244,11 @@ def _entries(
     if tools:
         yield from (cpio.file(path, Path(path).read_bytes()) for path in SETTINGS if Path(path).is_file())
         yield cpio.symlink("/etc/mtab", "/proc/self/mounts")
+
+
+def _fio_entries(kit: Path | None) -> Iterator[cpio.Entry]:
+    for name, path in fio_kit.files(kit) if kit is not None else ():
+        yield cpio.file(f"{fio_kit.PLACE}/{name}", path.read_bytes(), mode=0o755)
 
 
 def _module_entries(modules: kernel_modules.KernelModules, directory: str) -> Iterator[cpio.Entry]:

@@ -35,6 +35,10 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
         _verb("verify", "Check the lanes' claims from inside the guest."),
         _verb("down", "Stop a machine and put the host back."),
     ),
+    "Measure": (
+        _verb("bench", "The lanes compared on this machine, by fio in the guest."),
+        _verb("report", "One page of a measurement, with tables and plots."),
+    ),
     "The host": (
         _verb("restore", "After a crash: put back what an interrupted run changed."),
         _verb("target", "The vhost-user targets: start, stop, status, restart, rpc, top."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ class AgentGuest(Guest):
             self._remove()
         finally:
             self._agent.close()
+
+    def put_tree(self, files: Iterable[tuple[str, Path]], *, deadline: float = 300.0) -> str:
+        """Put programs with what they load into the guest, beside the probe and gone with it: their directory there.
+        Each is a path in that directory (at most one directory deep) and the file to send."""
+        place = f"{self._place}/tree"
+        for name, path in files:
+            target = f"{place}/{name}"
+            self._agent.run(["mkdir", "-p", target.rpartition("/")[0]], deadline=deadline)
+            self._agent.write_file(target, path.read_bytes(), deadline=deadline)
+            self._agent.run(["chmod", "0700", target], deadline=deadline)
+        return place
 
     def call(self, method: str, *, deadline: float = CALL_DEADLINE, **params: Any) -> dict[str, Any]:
         """One run of the uploaded probe with one request on its standard input."""

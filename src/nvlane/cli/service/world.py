@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nvlane.apply.initramfs import build_probe_guest
 from nvlane.apply.launchers import default_launchers
@@ -27,12 +28,14 @@ from nvlane.targets.program import packaged_target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This host, its runs, and the table of operations."""
+    """This host, its runs, and the table of operations; `fio`: the kit that the probe guest gets, where it needs
+    one."""
 
     host: LinuxHost
     store: Store
     operations: Operations
     plugger: Plugger
+    fio: Path | None = None
 
 
 def this_world() -> World:
@@ -100,7 +103,7 @@ def _with_probe_guest(world: World, facts: Facts, *, pmem_tools: bool) -> Facts:
     releases = dict.fromkeys((facts.kernel, *reversed(others)))
     release = next((name for name in releases if world.host.exists(f"/boot/vmlinuz-{name}")), facts.kernel)
     try:
-        guest = build_probe_guest(release, pmem_tools=pmem_tools)
+        guest = build_probe_guest(release, pmem_tools=pmem_tools, fio=world.fio)
     except HostError as error:
         # The plan refuses for want of something to boot; why there is nothing belongs to what is not known.
         return dataclasses.replace(facts, unknown=(*facts.unknown, f"no probe guest: {error.message}"))
