@@ -226,6 +226,19 @@ def test_the_real_agent_runs_the_probe_and_keeps_nothing(tmp_path: Path) -> None
 
 @needs_agent
 @needs_probe
+def test_programs_are_put_into_a_guest_and_are_gone_with_the_probe(tmp_path: Path) -> None:
+    assert PROBE is not None
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "words").write_bytes(b"these\n")
+    with agent(tmp_path) as path:
+        with AgentGuest(SocketAgent(path, deadline=CALL_DEADLINE), PROBE) as guest:
+            place = guest.put_tree([("run", Path("/bin/cat")), ("lib/words", tmp_path / "lib" / "words")])
+            assert guest.run([f"{place}/run", f"{place}/lib/words"]).stdout == "these\n"
+        assert not Path(place).exists()
+
+
+@needs_agent
+@needs_probe
 def test_a_blocked_agent_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert PROBE is not None
     with agent(tmp_path, "-b", "guest-exec") as path, pytest.raises(WireError, match="guest-exec") as caught:

@@ -3,8 +3,8 @@
 Counted are QEMU (its vCPUs apart: what the guest itself computes is there), the target where the lane has one, and
 what the kernel does in threads of its own: those of vhost, of NVMe and of block queues. Workers of io_uring and of
 vhost (since Linux 6.4) are threads of the process that they serve, and in its time. What interrupts take from others,
-and what a shared kworker did for somebody else, no counter tells apart: `host_busy` is the whole host's time, as its timer
-tick counts it.
+and what a shared kworker did for somebody else, no counter tells apart: `host_busy` is the whole host's time, as its
+timer tick counts it.
 """
 
 from __future__ import annotations

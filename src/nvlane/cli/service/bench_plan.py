@@ -61,10 +61,10 @@ def prepare(world: World, file: SpecFile, asked: Asked, tell: Tell) -> Prepared:
     storage, lanes = contender.storage_of(spec), contender.chosen(spec, asked.lanes)
     tell.phase("reading the host")
     facts = read_for(world, spec)
-    node, block_size = _node(facts, storage)
+    node, block_size = node_and_blocks(facts, storage)
     lanes, now = _possible(world, spec, asked, lanes, node, block_size, tell)
     if any(job.pattern.writes for job in asked.jobs):
-        _raise_for_data(facts, storage, asked.writes_to)
+        raise_for_data(facts, storage, asked.writes_to)
     names = [lane.name for lane in lanes]
     told = [contender.table(contender.at(lane, storage.words)) for lane in lanes]
     series = Series(
@@ -118,10 +118,11 @@ def _possible(
 
 def node_of(world: World, storage: Storage) -> tuple[str, int]:
     """(the block node or file, its block size) of a storage as it is on the host now."""
-    return _node(read_paths_of(world, ()), storage) if storage.drive else (storage.path, 512)
+    return node_and_blocks(read_paths_of(world, ()), storage) if storage.drive else (storage.path, 512)
 
 
-def _node(facts: Facts, storage: Storage) -> tuple[str, int]:
+def node_and_blocks(facts: Facts, storage: Storage) -> tuple[str, int]:
+    """The same, in a picture of the host."""
     if not storage.drive:
         return storage.path, 512
     namespace = _namespace(facts, storage)
@@ -146,7 +147,7 @@ def _drive(facts: Facts, text: str) -> Located:
     return found
 
 
-def _raise_for_data(facts: Facts, storage: Storage, named: str) -> None:
+def raise_for_data(facts: Facts, storage: Storage, named: str) -> None:
     """Writing jobs destroy what is on the storage: a person has to name it once more."""
     held = _held(facts, storage)
     if not held or (named and _same(facts, storage, named)):
