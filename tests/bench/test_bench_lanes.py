@@ -32,6 +32,7 @@ def test_a_drive_can_have_every_kind_and_what_is_written_stays() -> None:
 def test_a_file_can_have_two() -> None:
     assert storage_of(FILE) == Storage(path="/specs/disk.raw")
     assert [lane.name for lane in chosen(FILE, ())] == ["emulated", "vhost-user"]
+    assert isinstance(chosen(FILE, ())[0], Emulated)
     with pytest.raises(SpecError, match=r"there is no lane 'passthrough' for /specs/disk\.raw"):
         chosen(FILE, ("passthrough",))
 
@@ -64,6 +65,17 @@ def test_tables_are_read_back_as_what_they_were() -> None:
     for lane in chosen(DRIVE, ()):
         now = at(lane, "/dev/nvme3n2", 4096)
         assert parse_lane(table(now), "lane.toml", "/specs") == now
+
+
+def test_a_file_is_an_image_and_a_block_device_is_one() -> None:
+    by_path = {
+        path: chosen(spec(f'kind = "vhost-user"\nfile = "{path}"'), ("emulated",))[0] for path in ("a.raw", "/dev/sdx")
+    }
+    names = [by_path[path].namespaces[0] for path in by_path]  # type: ignore[union-attr]
+    assert [(name.image, name.format, name.device) for name in names] == [
+        ("/specs/a.raw", "raw", ""),
+        ("", "", "/dev/sdx"),
+    ]
 
 
 def test_an_emulated_lane_has_the_node_that_the_drive_has_now() -> None:

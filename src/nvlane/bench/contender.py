@@ -109,6 +109,8 @@ def _default(kind: LaneKind, storage: Storage) -> Lane:
             return VhostUser(drive=storage.drive, namespace=storage.namespace)
         case LaneKind.VHOST_USER:
             return VhostUser(file=storage.path)
+        case _ if storage.path and not storage.path.startswith("/dev/"):
+            return Emulated(namespaces=(EmulatedNamespace(image=storage.path, format="raw"),))
         case _:
             # Of a drive, the block node that it has when its turn comes.
             return Emulated(namespaces=(EmulatedNamespace(device=storage.path),))
@@ -118,9 +120,14 @@ def at(lane: Lane, node: str, block_size: int = 512) -> Lane:
     """The lane as it is plugged in now: an emulated one on a drive has that drive's block node and its blocks, and no
     lane writes a proof over what is measured."""
     lane = dataclasses.replace(lane, write_proof=False)
-    if isinstance(lane, Emulated) and not lane.namespaces[0].device and not lane.namespaces[0].image:
+    if isinstance(lane, Emulated) and wants_node(lane):
         return dataclasses.replace(lane, namespaces=(EmulatedNamespace(device=node, block_size=block_size),))
     return lane
+
+
+def wants_node(lane: Lane) -> bool:
+    """Whether the lane is on the block node of a drive, which has another name whenever the kernel has it again."""
+    return isinstance(lane, Emulated) and not (lane.namespaces[0].device or lane.namespaces[0].image)
 
 
 def machine_text(spec: Spec, lanes: Sequence[Lane]) -> str:

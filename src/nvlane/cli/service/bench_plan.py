@@ -61,10 +61,11 @@ def prepare(world: World, file: SpecFile, asked: Asked, tell: Tell) -> Prepared:
     storage, lanes = contender.storage_of(spec), contender.chosen(spec, asked.lanes)
     tell.phase("reading the host")
     facts = read_for(world, spec)
+    _raise_for_absent(facts, storage)
     node, block_size = node_and_blocks(facts, storage)
-    lanes, now = _possible(world, spec, asked, lanes, node, block_size, tell)
     if any(job.pattern.writes for job in asked.jobs):
         raise_for_data(facts, storage, asked.writes_to)
+    lanes, now = _possible(world, spec, asked, lanes, node, block_size, tell)
     names = [lane.name for lane in lanes]
     told = [contender.table(contender.at(lane, storage.words)) for lane in lanes]
     series = Series(
@@ -145,6 +146,14 @@ def _drive(facts: Facts, text: str) -> Located:
     if isinstance(found, NotLocated):
         raise Refused(found.reason, remedy=found.remedy)
     return found
+
+
+def _raise_for_absent(facts: Facts, storage: Storage) -> None:
+    """Every lane would make the file anew, and a new file is holes: none of them would be measured."""
+    if storage.path and facts.path(storage.path).kind not in ("file", "block"):
+        raise Refused(
+            f"{storage.path} is not there", remedy=f"make it, with all its blocks: fallocate -l 4GiB {storage.path}"
+        )
 
 
 def raise_for_data(facts: Facts, storage: Storage, named: str) -> None:
