@@ -10,6 +10,7 @@ copyright = "the nvlane project"
 release = version = __version__
 
 extensions = ["myst_parser"]
+myst_enable_extensions = ["deflist"]
 source_suffix = {".md": "markdown"}
 # Links to a heading are checked, down to this level.
 myst_heading_anchors = 4
