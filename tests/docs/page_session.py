@@ -19,7 +19,7 @@ from handbook_pages import Block, Command, blocks, commands
 _MASKS = (
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "DATE"),
     (re.compile(r"\b\d+\.\d+ s\b"), "SECONDS"),
-    (re.compile(r"^( +process +)\d+$"), r"\1PID"),
+    (re.compile(r"\b(process +)\d+"), r"\1PID"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9a-f]{24,}\b"), "DIGEST"),
     (re.compile(r"\bnvme\d+"), "nvmeN"),
