@@ -19,6 +19,7 @@ from nvlane.lanes import subjects
 from nvlane.lanes.compose import make_attach_plan, make_plan
 from nvlane.model.codec import decode, encode
 from nvlane.plan import step as steps
+from nvlane.plan.block_step import BlockStep
 from nvlane.plan.domain_step import DomainStep
 from nvlane.plan.fabrics_step import LinkConfigNode, MakeConfigNode, MountConfigfs
 from nvlane.plan.plan import Plan
@@ -112,4 +113,5 @@ def test_steps_survive_the_journal() -> None:
     # Hugetlbfs is `nvlane host`'s, the Target's half of a fabric `nvlane fabrics export`'s (test_export).
     others = {steps.MountHugetlbfs, MountConfigfs, MakeConfigNode, LinkConfigNode}
     others |= set(typing.get_args(DomainStep))  # of tests/libvirtd
+    others |= set(typing.get_args(BlockStep))  # of machines that run: tests/cli/test_disk_work.py
     assert seen >= set(typing.get_args(steps.Step)) - others

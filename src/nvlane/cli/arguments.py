@@ -30,6 +30,8 @@ spec_file = click.Path(dir_okay=False, allow_dash=True)
 specs = click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=spec_file)
 machine = click.argument("machine", metavar="MACHINE", shell_complete=complete_machines)
 lane = click.argument("lane", metavar="LANE", shell_complete=_lanes)
+disk = click.argument("disk", metavar="DISK", shell_complete=_lanes)
+no_freeze = click.option("--no-freeze", is_flag=True, help="Do not ask the guest agent to freeze the file systems.")
 timeout = click.option(
     "--timeout", type=click.FloatRange(min=1), default=180.0, show_default=True, metavar="SECONDS",
     help="How long the guest may take to boot and answer.",

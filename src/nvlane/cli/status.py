@@ -10,6 +10,7 @@ from nvlane.cli import arguments
 from nvlane.cli.output import Output, common, table
 
 if TYPE_CHECKING:
+    from nvlane.cli.service.record import MachineRecord, WorkRecord
     from nvlane.cli.service.runs import Seen
 
 
@@ -51,6 +52,8 @@ def _overview(every: list[Seen]) -> str:
 
 
 def _details(seen: Seen) -> str:
+    from nvlane.cli.service.disks import disks_of
+
     run, record = seen.run, seen.record
     lines = [f"{run.name}: {seen.state}{': ' + seen.why if seen.why else ''}"]
     if run.begin is not None:
@@ -79,8 +82,14 @@ def _details(seen: Seen) -> str:
                 for piece in record.evidence
                 if piece.lane == lane.number
             ]
+        lines += [f"  disk     {disk.name}: {disk.path} ({disk.format})" for disk in disks_of(record)]
+        lines += [f"  job      {work.id}: {work.disk}{_way(work)}" for work in record.work]
     lines += [f"  to undo  {entry.step.describe()}" for entry in reversed(run.outstanding)]
     return "\n".join(lines)
+
+
+def _way(work: WorkRecord) -> str:
+    return ", kept the same" if work.left else ", cut short: nvlane restore puts it right"
 
 
 def _json(seen: Seen) -> dict[str, Any]:
@@ -96,6 +105,19 @@ def _json(seen: Seen) -> dict[str, Any]:
         "host": begin.hostname if begin else None,
         "to_undo": [entry.step.describe() for entry in reversed(seen.run.outstanding)],
         **(as_json(seen.record) if seen.record else {}),
+        **(_disks(seen.record) if seen.record else {}),
+    }
+
+
+def _disks(record: MachineRecord) -> dict[str, Any]:
+    from nvlane.cli.service.disks import disks_of
+
+    return {
+        "disks": [
+            {"name": disk.name, "path": disk.path, "format": disk.format, "node": disk.node}
+            for disk in disks_of(record)
+        ],
+        "work": [{"id": work.id, "disk": work.disk, "left": work.left} for work in record.work],
     }
 
 

@@ -39,6 +39,14 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
         _verb("bench", "The lanes compared on this machine, by fio in the guest."),
         _verb("report", "One page of a measurement, with tables and plots."),
     ),
+    "Disks of a running machine": (
+        _verb("snapshot", "Keep what a disk holds now, and go on in a new image."),
+        _verb("mirror", "Copy a disk to another place, and go on there."),
+        _verb("backup", "Copy what a disk holds now: all, or what changed."),
+        _verb("jobs", "The copies that a machine is at, and their end."),
+        _verb("throttle", "Limit what a disk may do, and show the limits."),
+        _verb("resize", "Give a disk another size."),
+    ),
     "The host": (
         _verb("restore", "After a crash: put back what an interrupted run changed."),
         _verb("target", "The vhost-user targets: start, stop, status, restart, rpc, top."),

@@ -102,9 +102,13 @@ def create_step(path: str, size: int, fmt: str, at: Context) -> tuple[CreateImag
 
 
 def blockdev(name: str, path: str, fmt: str, at: Context, *, read_only: bool = False) -> BlockNode:
+    """A node for a path of the spec."""
+    return block_node(name, path, fmt, at.facts.path(path), read_only=read_only)
+
+
+def block_node(name: str, path: str, fmt: str, seen: PathFacts, *, read_only: bool = False) -> BlockNode:
     """The format node with its protocol node inside. Direct I/O where the file system has it: the guest has a page
     cache of its own, and a second one would only lie about what is on the disk."""
-    seen = at.facts.path(path)
     block = seen.kind == "block"
     direct = block or seen.filesystem not in _NO_DIRECT
     file: dict[str, object] = {

@@ -91,10 +91,11 @@ class MemoryNeeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootDisk:
-    """The image that a machine boots from."""
+    """The image that a machine boots from; `node` is its name in QEMU's block layer."""
 
     path: str
     format: str
+    node: str = "boot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

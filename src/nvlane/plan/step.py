@@ -9,11 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nvlane.model.device import Device, MachineDevice
+from nvlane.model.device import BlockNode, Device, MachineDevice
 from nvlane.model.pci import PciAddress
 from nvlane.model.size import format_size
+from nvlane.plan.block_step import BlockInverse, BlockStep
 from nvlane.plan.domain_step import DomainInverse, DomainStep
 from nvlane.plan.fabrics_step import FabricsInverse, FabricsStep
+
+
+def _names(devices: tuple[Device, ...]) -> str:
+    """What people know devices by: block nodes only where there is nothing else."""
+    ids = [device.id for device in devices if not isinstance(device, BlockNode)]
+    return ", ".join(ids or [device.node_name for device in devices if isinstance(device, BlockNode)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +99,23 @@ class MountHugetlbfs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateImage:
-    """Create a disk image. Undone only while nothing has been written to it since."""
+    """Create a disk image. Undone only while nothing has been written to it since, unless a job is to `fill` it: half
+    a copy is nobody's.
+
+    `backing` is the image below it, which may be in use, with its format."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
     path: str
     format: str
     size: int
+    backing: str = ""
+    backing_format: str = ""
+    fill: bool = False
 
     def describe(self) -> str:
-        return f"create the {self.format} image {self.path} of {format_size(self.size)}"
+        above = f" over {self.backing}" if self.backing else ""
+        return f"create the {self.format} image {self.path} of {format_size(self.size)}{above}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +186,7 @@ class PlugDevices:
     devices: tuple[Device, ...]
 
     def describe(self) -> str:
-        return f"plug {', '.join(d.id for d in self.devices if hasattr(d, 'id'))} into {self.machine}"
+        return f"plug {_names(self.devices)} into {self.machine}"
 
 
 # The inverses. Only the journal makes them.
@@ -255,7 +269,8 @@ class Unmount:
 class RemoveImage:
     """Remove an image that nvlane made, if it is still as it was made: same inode, size and time of change.
 
-    `growing` is the name under which it was made; `inode` 0 means that it was never whole. Time in nanoseconds."""
+    `growing` is the name under which it was made; `inode` 0 means that it was never whole. Time in nanoseconds. With
+    `fill` it is removed as long as it is the same file: it is a copy that was not completed."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = False
@@ -264,8 +279,11 @@ class RemoveImage:
     inode: int = 0
     size: int = 0
     mtime_ns: int = 0
+    fill: bool = False
 
     def describe(self) -> str:
+        if self.fill:
+            return f"remove {self.path}, which was not completed"
         return f"remove the image {self.path}, if nothing was written to it"
 
 
@@ -317,7 +335,7 @@ class UnplugDevices:
     devices: tuple[Device, ...]
 
     def describe(self) -> str:
-        return f"unplug {', '.join(d.id for d in self.devices if hasattr(d, 'id'))} from {self.machine}"
+        return f"unplug {_names(self.devices)} from {self.machine}"
 
 
 Step = (
@@ -330,6 +348,7 @@ Step = (
     | StartTarget
     | StartMachine
     | PlugDevices
+    | BlockStep
     | FabricsStep
     | DomainStep
 )
@@ -343,6 +362,7 @@ Inverse = (
     | StopTarget
     | StopMachine
     | UnplugDevices
+    | BlockInverse
     | FabricsInverse
     | DomainInverse
 )

@@ -141,11 +141,11 @@ def boot_disk(machine: MachineDevice) -> tuple[Device, ...]:
     bus = Board.of(machine.machine_type).root_bus
     return (
         BlockNode(driver=protocol, node_name="boot-file", options={"filename": machine.boot.path}),
-        BlockNode(driver=machine.boot.format, node_name="boot", options={"file": "boot-file"}),
+        BlockNode(driver=machine.boot.format, node_name=machine.boot.node, options={"file": "boot-file"}),
         Frontend(
             driver="virtio-blk-pci",
             id="boot-disk",
-            properties={"drive": "boot", "bootindex": 0, "bus": bus, "addr": _BOOT},
+            properties={"drive": machine.boot.node, "bootindex": 0, "bus": bus, "addr": _BOOT},
         ),
     )
 

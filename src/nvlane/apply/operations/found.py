@@ -6,7 +6,8 @@ could tell (a process id, an inode); a step that was cut short may have none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from nvlane.facts.shape import Drive
@@ -121,6 +122,18 @@ class FoundDomain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundBlock:
+    """The block layer of a machine: whether it answers, the names of its nodes and jobs, and the limits of the disk
+    that is to get some (as query-block names them)."""
+
+    TAGGED: ClassVar[bool] = True
+    answers: bool
+    nodes: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FoundNothing:
     """For inverses that look for themselves while they work, because every one of their parts is idempotent."""
 
@@ -139,6 +152,7 @@ Found = (
     | FoundShared
     | FoundOwner
     | FoundDomain
+    | FoundBlock
     | FoundNothing
 )
 

@@ -28,7 +28,9 @@ class CreateImageOperation:
             if step.format == "raw":
                 host.create_sparse(found.growing, step.size)
             else:
-                host.command(["qemu-img", "create", "-q", "-f", step.format, found.growing, str(step.size)])
+                # -u: the image below is not opened, for the machine that has it open holds a lock on it.
+                below = ["-u", "-b", step.backing, "-F", step.backing_format] if step.backing else []
+                host.command(["qemu-img", "create", "-q", "-f", step.format, *below, found.growing, str(step.size)])
             made = host.stat(found.growing)
             keep(MadeImage(inode=made.inode, size=made.size, mtime_ns=made.mtime_ns))
             host.link(found.growing, step.path)
@@ -39,13 +41,14 @@ class CreateImageOperation:
 
     def inverse(self, step: CreateImage, found: FoundImage, result: MadeImage | None) -> RemoveImage:
         if result is None:
-            return RemoveImage(path=step.path, growing=found.growing)
+            return RemoveImage(path=step.path, growing=found.growing, fill=step.fill)
         return RemoveImage(
             path=step.path,
             growing=found.growing,
             inode=result.inode,
             size=result.size,
             mtime_ns=result.mtime_ns,
+            fill=step.fill,
         )
 
 
@@ -62,7 +65,7 @@ class RemoveImageReversal(Idempotent):
         now = host.stat(inverse.path)
         if now.inode != inverse.inode:
             return kept(f"{inverse.path} is another file by now")
-        if (now.size, now.mtime_ns) != (inverse.size, inverse.mtime_ns):
+        if not inverse.fill and (now.size, now.mtime_ns) != (inverse.size, inverse.mtime_ns):
             return kept(f"{inverse.path} has been written to; it is yours")
         host.unlink(inverse.path)
         return PUT_BACK

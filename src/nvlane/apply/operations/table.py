@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nvlane.apply.block_qemu import QemuBlocks
 from nvlane.apply.domains import LibvirtDomains
+from nvlane.apply.operations.block import (
+    BlockLayer,
+    CancelBlockJobReversal,
+    DropSnapshotReversal,
+    ResizeDiskOperation,
+    RestoreThrottleReversal,
+    StartBlockJobOperation,
+    TakeSnapshotOperation,
+    ThrottleDiskOperation,
+)
 from nvlane.apply.operations.configfs import (
     LinkConfigNodeOperation,
     MakeConfigNodeOperation,
@@ -37,19 +48,21 @@ from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNam
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.owner import DisownPathReversal, OwnPathOperation
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
-from nvlane.plan import domain_step
+from nvlane.plan import block_step, domain_step
 from nvlane.plan import fabrics_step as fabrics
 from nvlane.plan import step as steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launchers:
-    """Who knows how to start what: QEMU, each target engine by name, and hot-plug; and who speaks to libvirt."""
+    """Who knows how to start what: QEMU, each target engine by name, hot-plug and the block layer; and who speaks to
+    libvirt."""
 
     machine: Launcher
     plugger: Plugger
     targets: Mapping[str, Launcher] = field(default_factory=dict)
     domains: Domains = field(default_factory=LibvirtDomains)
+    blocks: BlockLayer = field(default_factory=QemuBlocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +109,23 @@ def _fabrics_back(shared: Others) -> dict[type, Reversal[Any]]:
     }
 
 
+def _blocks(layer: BlockLayer) -> dict[type, Operation[Any]]:
+    return {
+        block_step.TakeSnapshot: TakeSnapshotOperation(layer),
+        block_step.StartBlockJob: StartBlockJobOperation(layer),
+        block_step.ThrottleDisk: ThrottleDiskOperation(layer),
+        block_step.ResizeDisk: ResizeDiskOperation(layer),
+    }
+
+
+def _blocks_back(layer: BlockLayer) -> dict[type, Reversal[Any]]:
+    return {
+        block_step.DropSnapshot: DropSnapshotReversal(layer),
+        block_step.CancelBlockJob: CancelBlockJobReversal(layer),
+        block_step.RestoreThrottle: RestoreThrottleReversal(layer),
+    }
+
+
 def operations(launchers: Launchers) -> Operations:
     """The table for these launchers."""
     return Operations(
@@ -109,6 +139,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.StartTarget: StartTargetOperation(launchers.targets),
             steps.StartMachine: StartMachineOperation(launchers.machine),
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
+            **_blocks(launchers.blocks),
             **_fabrics(no_others),
             domain_step.OwnPath: OwnPathOperation(),
             domain_step.DefineDomain: DefineDomainOperation(launchers.domains),
@@ -125,6 +156,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.StopTarget: StopReversal(),
             steps.StopMachine: StopReversal(launchers.machine),
             steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
+            **_blocks_back(launchers.blocks),
             **_fabrics_back(no_others),
             domain_step.DisownPath: DisownPathReversal(),
             domain_step.RedefineDomain: RedefineDomainReversal(launchers.domains),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nvlane.apply.journal import Journal
 from nvlane.apply.undo import UndoReport, plan_undo, undo
+from nvlane.cli.service.block_work import Work, put_right
 from nvlane.cli.service.domain_away import take_lanes_away
 from nvlane.cli.service.record import MachineRecord, recall
 from nvlane.cli.service.runs import RunState, Seen, look_at
@@ -63,6 +64,11 @@ def _domain_down(world: World, seen: Seen, record: MachineRecord, tell: Tell, sh
 
 def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
     record = recall(name, journal.notes())
+    if record is not None and record.work:
+        # While QEMU still can say where a disk is: a copy that its guest has gone over to must not be removed.
+        work = Work(world, journal, record, tell)
+        put_right(work)
+        record = work.record
     # The machine first: while it runs, its guest would be asked to let go of each attached lane, and may not answer.
     started = [entry.n for entry in journal.entries() if isinstance(entry.step, StartMachine) and not entry.undone]
     report = _backwards(world, journal, tell, only=started)

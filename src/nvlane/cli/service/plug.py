@@ -19,7 +19,7 @@ from nvlane.cli.service.verify import verify_machine
 from nvlane.cli.service.world import World, read_for
 from nvlane.lanes.compose import make_attach_plan
 from nvlane.model.errors import Bug, HostError, SpecError, WireError
-from nvlane.plan.step import UnplugDevices
+from nvlane.plan.step import PlugDevices, UnplugDevices
 from nvlane.spec.document import Spec
 from nvlane.spec.lane import LaneKind
 from nvlane.spec.reader import parse_lane
@@ -74,6 +74,8 @@ def detach(world: World, name: str, lane_name: str, tell: Tell) -> MachineRecord
     seen = must_be_up(world, name)
     _, record = _up(seen)
     lane = record.lane(lane_name)
+    for disk in (one for one in record.work if one.disk.partition(":")[0] == lane_name):
+        raise HostError(f"{lane_name} is being copied", remedy=f"nvlane jobs {name} --cancel {disk.id}")
     with world.store.open(name) as journal:
         tell.phase(f"asking the guest to let {lane_name} go")
         try:
@@ -99,10 +101,14 @@ def _up(seen: Seen) -> tuple[str, MachineRecord]:
 
 
 def _unplug(world: World, record: MachineRecord, lane: LaneRecord, journal: Journal, tell: Tell) -> None:
-    if not lane.text:
-        # The machine was started with it: no step of its own plugged it in.
+    plugged = (
+        next((entry.step for entry in journal.entries() if entry.n == lane.steps[-1]), None) if lane.text else None
+    )
+    if not isinstance(plugged, PlugDevices) or plugged.devices != lane.devices:
+        # The machine was started with it, or its disk has moved since: no step plugged in what is there now.
         inverse = UnplugDevices(machine=record.name, qmp=record.qmp, devices=lane.devices)
         world.plugger.unplug(inverse, PLUG_DEADLINE)
+    if not lane.text:
         return
     for step in _undo(world, journal, lane.steps[-1:], tell).failed:
         raise HostError(step.outcome.why, remedy=step.outcome.remedy)

@@ -14,7 +14,7 @@ from nvlane.apply.journal import Journal
 from nvlane.apply.store import RunRecord, Store
 from nvlane.model.claim import Claim, Evidence
 from nvlane.model.codec import decode, encode
-from nvlane.model.device import Device, MachineDevice
+from nvlane.model.device import BlockNode, Device, MachineDevice
 from nvlane.model.errors import HostError
 from nvlane.plan.domain_step import DomainPart
 from nvlane.spec.document import Spec
@@ -54,6 +54,22 @@ class DomainPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRecord:
+    """What a verb began on the disks of a machine and has not settled: its steps are those from number `first` on, or
+    `steps` where they are all done and the job `id` goes on by itself (`left`), until somebody completes or cancels it.
+
+    `target` is the node that the disk is to go to (None: the disk stays where it is)."""
+
+    id: str
+    disk: str
+    first: int
+    steps: tuple[int, ...] = ()
+    left: bool = False
+    target: BlockNode | None = None
+    over: bool = False  # the target keeps the old node below it: a snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRecord:
     """One machine as its journal tells it. `complete` is False while `up` is at work, or when it was cut short.
     `domain` where the machine is libvirt's: its QEMU is then reached through that; `shared` are the numbers of those
@@ -70,6 +86,7 @@ class MachineRecord:
     complete: bool = False
     domain: DomainPlace | None = None
     shared: tuple[int, ...] = ()
+    work: tuple[WorkRecord, ...] = ()
 
     @property
     def present(self) -> tuple[LaneRecord, ...]:
