@@ -46,11 +46,13 @@ class AgentGuest(Guest):
         """Put programs with what they load into the guest, beside the probe and gone with it: their directory there.
         Each is a path in that directory (at most one directory deep) and the file to send."""
         place = f"{self._place}/tree"
-        for name, path in files:
-            target = f"{place}/{name}"
-            self._agent.run(["mkdir", "-p", target.rpartition("/")[0]], deadline=deadline)
+        sent = {f"{place}/{name}": path for name, path in files}
+        directories = sorted({target.rpartition("/")[0] for target in sent})
+        # Each program that the agent runs is waited for by asking: one for all directories, and one for all files.
+        self._agent.run(["mkdir", "-p", *directories], deadline=deadline)
+        for target, path in sent.items():
             self._agent.write_file(target, path.read_bytes(), deadline=deadline)
-            self._agent.run(["chmod", "0700", target], deadline=deadline)
+        self._agent.run(["chmod", "0700", *sent], deadline=deadline)
         return place
 
     def call(self, method: str, *, deadline: float = CALL_DEADLINE, **params: Any) -> dict[str, Any]:

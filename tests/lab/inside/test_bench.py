@@ -27,7 +27,19 @@ pytestmark = pytest.mark.lab
 LANES = ["emulated", "userspace", "vhost-user", "passthrough"]
 #: Seconds for a machine to boot where everything is emulated twice, and for one of its lanes.
 PATIENCE = 300.0
-OPTIONS = ("--quick", "--rounds", "1", "--runtime", "0.3", "--jobs", "randrw-4k-8", "--writes-to", "serial:LABSPARE")
+OPTIONS = (
+    "--timeout",
+    "300",
+    "--quick",
+    "--rounds",
+    "1",
+    "--runtime",
+    "0.3",
+    "--jobs",
+    "randrw-4k-8",
+    "--writes-to",
+    "serial:LABSPARE",
+)
 
 
 @pytest.fixture(scope="module")
