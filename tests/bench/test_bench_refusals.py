@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nvlane.bench.contender import Storage
-from nvlane.cli.bench import bench
+from nvlane.cli.main import cli
 from nvlane.cli.output import Output
 from nvlane.cli.service.bench_plan import node_and_blocks, raise_for_data
 from nvlane.facts.shape import Content, Drive, Facts, Fingerprint, Namespace
@@ -101,10 +101,10 @@ def test_the_node_is_that_of_now(drive: Drive) -> None:
     ],
 )
 def test_words_that_do_not_fit_together(words: tuple[str, ...], said: str) -> None:
-    ended = CliRunner().invoke(bench, words, obj=Output())
+    ended = CliRunner().invoke(cli, ("bench", *words), obj=Output())
     assert ended.exit_code == 2 and said in ended.output
 
 
 def test_a_job_that_is_none_is_named() -> None:
-    ended = CliRunner().invoke(bench, ("x.toml", "--jobs", "randread-4k-7"), obj=Output())
+    ended = CliRunner().invoke(cli, ("bench", "x.toml", "--jobs", "randread-4k-7"), obj=Output())
     assert isinstance(ended.exception, SpecError) and "randread-4k-8" in str(ended.exception)
