@@ -17,9 +17,11 @@ from nvlane.lab.sources import acquire_options, mirror
 PACKAGES = (
     "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "python3-libvirt",
     "python3-click", "python3-rich", "qemu-system-x86", "qemu-utils", "seabios",
+    # What a guest of a user's own has: its initramfs is made of the root's programs.
+    "qemu-guest-agent", "busybox",
 )  # fmt: skip
 #: What only one of them needs. Debian 12 has virtlogd in libvirt-daemon, and keeps libvirt's configuration elsewhere.
-MORE = {"bookworm": (), "trixie": ("libvirt-daemon-log", "qemu-guest-agent", "kmod", "xz-utils")}
+MORE = {"bookworm": (), "trixie": ("libvirt-daemon-log", "kmod", "xz-utils")}
 UNNEEDED = ("doc", "man", "locale", "info", "lintian", "qemu-efi*", "OVMF")
 #: Where things are mounted; and Debian 13's kernel, unpacked and not installed, since nobody here needs its initramfs.
 HOOKS = {

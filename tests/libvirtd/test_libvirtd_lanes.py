@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import time
+
 import pytest
-from libvirt_room import URI, Room
-from room_domains import IMAGES, definition
+from libvirt_room import COMMAND_DEADLINE, URI, Room
+from room_domains import IMAGES, MAKE_AGENT_GUEST, definition
 from room_lanes import LANES, MARKS
 
+AGENT_LISTS = json.dumps(
+    {"execute": "guest-exec", "arguments": {"path": "ls", "arg": ["/", "/run", "/tmp"], "capture-output": True}}
+)
 SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 
 
@@ -88,3 +95,32 @@ def test_a_running_domain_keeps_persistent_memory(stand: Room) -> None:
     stand.nvlane("detach", "--yes", "kept", "nv").ok()
     assert stand.definition("kept") == before
     stand.virsh("undefine", "kept")
+
+
+def test_a_guest_of_the_users_own_is_asked_through_its_agent(stand: Room) -> None:
+    """libvirt holds the agent's channel: nvlane asks it, and leaves nothing in the guest."""
+    stand.run("python3", "-c", MAKE_AGENT_GUEST).ok()
+    before = stand.define(definition("own", agent=True, extra=SHARED))
+    stand.virsh("start", "own")
+    for name in ("emu", "blk"):
+        said = stand.nvlane("attach", "--json", "--connect", URI, "--yes", "own", stand.lane(name, LANES[name])).ok()
+        assert said.json["verified"] is True, said
+        stand.nvlane("detach", "--yes", "own", name).ok()
+    ran = json.loads(stand.virsh("qemu-agent-command", "own", AGENT_LISTS))
+    pid = ran["return"]["pid"]
+    asked = json.dumps({"execute": "guest-exec-status", "arguments": {"pid": pid}})
+    status: dict[str, object] = {}
+    until = time.monotonic() + COMMAND_DEADLINE
+    while not status.get("exited"):
+        assert time.monotonic() < until
+        status = json.loads(stand.virsh("qemu-agent-command", "own", asked))["return"]
+    listed = base64.b64decode(str(status.get("out-data", ""))).decode()
+    assert "bin" in listed
+    assert "nvlane" not in listed
+    down = stand.nvlane("down", "--json", "own").ok().json[0]
+    assert [proof["ok"] for proof in down["proofs"]] == [True] * 2
+    assert stand.definition("own") == before
+    assert stand.left() == ""
+    stand.shell(f"rm -f {IMAGES}/*.img {IMAGES}/*.qcow2")
+    stand.virsh("destroy", "own")
+    stand.virsh("undefine", "own")

@@ -16,6 +16,8 @@ from nvlane.cli.progress import Lines
 if TYPE_CHECKING:
     from nvlane.lab.session import Lab
 
+#: What libvirt in the lab is reached by.
+URI = "qemu:///system"
 #: How many labs the tour may use up.
 LABS = 3
 #: Words for the column 'proof', by what the evidence holds; the strongest that there is.
@@ -30,19 +32,29 @@ _PROOFS = (
 @click.command()
 @click.option("--json", "report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report here too.")
 @click.option("--all", "everything", is_flag=True, help="More variants of each lane, which takes longer.")
+@click.option(
+    "--connect",
+    metavar="URI",
+    is_flag=False,
+    flag_value=URI,
+    default="",
+    help="On libvirt domains of the lab, each defined for one halt; without a URI qemu:///system.",
+)
 @click.option("--inside", "halts", multiple=True, hidden=True, help="One halt of the tour, on this very host.")
 @click.pass_obj
-def demo(output: Output, report: Path | None, everything: bool, halts: tuple[str, ...]) -> int:
+def demo(output: Output, report: Path | None, everything: bool, connect: str, halts: tuple[str, ...]) -> int:
     """Start the lab, bring a machine up on each lane, prove it from inside the guest, and put the host back.
 
     It needs no NVMe drive, no IOMMU and no KVM, and touches nothing of this host. The first time makes the lab's
-    image, which takes about a minute. With --json FILE the evidence is written there as JSON. Exit status 4 when a
-    claim was not true, 5 when the lab's host was not put back.
+    image, which takes about a minute. With --connect the machines are libvirt domains. With --json FILE the evidence
+    is written there as JSON. Exit status 4 when a claim was not true, 5 when the lab's host was not put back.
     """
+    if connect not in ("", URI):
+        raise click.UsageError(f"the lab's libvirt has {URI} only, and not {connect}")
     if halts:
-        return _inside(halts)
+        return _inside(halts, connect)
     begin = time.monotonic()
-    result = _in_labs(output, everything)
+    result = _in_labs(output, everything, connect)
     result["total_seconds"] = round(time.monotonic() - begin, 1)
     if report is not None:
         report.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -52,23 +64,23 @@ def demo(output: Output, report: Path | None, everything: bool, halts: tuple[str
     return 0 if result["host_restored"] else 5
 
 
-def _inside(names: tuple[str, ...]) -> int:
+def _inside(names: tuple[str, ...], connect: str) -> int:
     from nvlane.cli.service.tour import take_tour
     from nvlane.cli.service.world import this_world
     from nvlane.lab.tour import TOUR
 
     wanted = [halt for halt in TOUR if halt.name in names]
-    good = take_tour(this_world(), wanted, lambda event: click.echo(json.dumps(event)))
+    good = take_tour(this_world(), wanted, lambda event: click.echo(json.dumps(event)), connect=connect)
     return 0 if good else 4
 
 
-def _in_labs(output: Output, everything: bool) -> dict[str, Any]:
+def _in_labs(output: Output, everything: bool, connect: str) -> dict[str, Any]:
     """The whole tour, in one lab; in another from where it was, should the first one stall."""
     from nvlane.lab import LabStalled
     from nvlane.lab.tour import TOUR
 
     left = [halt.name for halt in TOUR if everything or not halt.all_only]
-    result: dict[str, Any] = {"lanes": [], "host_restored": True, "accelerator": ""}
+    result: dict[str, Any] = {"lanes": [], "host_restored": True, "accelerator": "", "connect": connect}
     for tries_left in reversed(range(LABS)):
         try:
             _in_one_lab(output, left, result)
@@ -90,7 +102,7 @@ def _in_one_lab(output: Output, left: list[str], result: dict[str, Any]) -> None
         if not result["lanes"]:
             output.say(_row("lane", "variant", "front end", "what the guest saw", "proof") + "  seconds")
         with Lines(output) as spinner:
-            for event in _events(room, left):
+            for event in _events(room, left, result["connect"]):
                 _show(event, output, spinner, left, result)
 
 
@@ -109,8 +121,13 @@ def _show(event: dict[str, Any], output: Output, spinner: Lines, left: list[str]
                 output.warn(f"  not as it was: {line}")
 
 
-def _events(room: Lab, names: list[str]) -> Iterator[dict[str, Any]]:
-    argv = ["nvlane", "demo", *(word for name in names for word in ("--inside", name))]
+def _events(room: Lab, names: list[str], connect: str) -> Iterator[dict[str, Any]]:
+    argv = [
+        "nvlane",
+        "demo",
+        *(["--connect", connect] if connect else []),
+        *(word for name in names for word in ("--inside", name)),
+    ]
     for line in room.stream(argv, check=False):
         if line.startswith('{"event"'):
             yield json.loads(line)

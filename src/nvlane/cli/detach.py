@@ -19,13 +19,15 @@ def detach(output: Output, machine: str, lane: str, connect: str | None, print_d
     """Unplug a lane from a running machine, and undo what was done on the host for it alone.
 
     The guest must let the device go: unmount it there first. Of a libvirt domain, running or not, the definition is
-    changed too, after the change was shown as a diff and answered with yes.
+    changed too, after the change was shown as a diff and answered with yes. Exit status 4 when what the guest wrote
+    on a namespace of a fabric was not read back on the host.
     """
     from nvlane.cli.progress import Lines
     from nvlane.cli.service.domain_away import detach as take
     from nvlane.cli.service.plug import detach as plug_out
     from nvlane.cli.service.record import as_json, domain_of
     from nvlane.cli.service.world import this_world
+    from nvlane.model.codec import encode
     from nvlane.model.errors import HostError
 
     world = this_world()
@@ -34,16 +36,17 @@ def detach(output: Output, machine: str, lane: str, connect: str | None, print_d
         raise HostError(f"nvlane has given the domain {machine} nothing", remedy="nvlane status shows what there is")
     if uri is None:
         with Lines(output) as tell:
-            record = plug_out(world, machine, lane, tell)
+            taken = plug_out(world, machine, lane, tell)
     else:
         question = Question(output, print_diff=print_diff, yes=yes)
         with Lines(output) as tell:
-            taken = take(world, machine, lane, tell, question)
-        if taken is None:
+            found = take(world, machine, lane, tell, question)
+        if found is None:
             return question.nothing_done(machine)
-        record = taken
+        taken = found
+    record, proofs = taken
     if output.json:
-        output.data({**as_json(record), "detached": lane}, str)
+        output.data({**as_json(record), "detached": lane, "proofs": [encode(piece) for piece in proofs]}, str)
     else:
         output.say(f"{lane} is detached from {machine}")
-    return 0
+    return 4 if any(not piece.ok for piece in proofs) else 0

@@ -27,6 +27,8 @@ PACKAGES = (
     "nvme-cli", "ndctl", "daxctl", "libpmem1", "fio", "e2fsprogs", "xfsprogs",
     # What makes a drive "in use".
     "lvm2", "mdadm", "cryptsetup-bin", "btrfs-progs", "bcache-tools", "dmsetup",
+    # The other owner of machines, with what Python and people ask it with.
+    "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-daemon-log", "libvirt-clients", "python3-libvirt",
     # What a guest of the tests has: the lab's own root is where they take it from.
     "qemu-guest-agent",
     # The room itself.

@@ -32,8 +32,10 @@ class Halt:
     exported: str = ""
     all_only: bool = False
 
-    def spec(self) -> str:
-        """The TOML text of the spec."""
+    def spec(self, connect: str = "") -> str:
+        """The TOML text of the spec, for a machine of nvlane's own or for the libvirt domain of this name."""
+        if connect:
+            return f'[machine]\nname = "{self.name}"\nconnect = "{connect}"\n\n{self.body}'
         return f'[machine]\nname = "{self.name}"\nmemory = "256MiB"\ncpus = 1\n\n{self.body}'
 
 

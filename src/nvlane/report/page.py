@@ -88,12 +88,12 @@ def _orders(result: Result) -> str:
     if not found:
         return ""
     verdicts = {True: "holds", False: "does not hold", None: "is left open"}
-    lines = [[order.job, verdicts[order.holds], _chain(order)] for order in found]
+    lines = [[order.job, _chain(order), verdicts[order.holds]] for order in found]
     return (
         "<section><h2>Does the expected order hold here?</h2><p>Under dense I/O one expects passthrough to be fastest,"
         " then vhost-user, userspace and emulated. It holds where each lane is slower than the one before with 95 %"
         " confidence, does not hold where one is faster, and is left open where the rounds do not tell.</p>"
-        f"{_table(('job', 'the order', 'IOPS of each as a part of the one before'), lines)}</section>"
+        f"{_table(('job', 'IOPS of each as a part of the one before', 'the order'), lines)}</section>"
     )
 
 

@@ -14,13 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nvlane.model.errors import WireError
 from nvlane.wire.lines import DeadlineMissed, LineSocket
 
-CHUNK = 192 << 10
-"""Bytes of one guest-file-write; in base64 a quarter of a MiB, which every version of the agent takes."""
 FIRST_LOOK = 0.02
 LAST_LOOK = 0.5
 """Seconds between two looks at a running program: the first and the longest. The agent has no event for its end."""
@@ -38,6 +36,9 @@ class AgentRan:
 
 class GuestAgent(ABC):
     """An agent, by whatever way. Every wait has a deadline in seconds; every fault is a WireError."""
+
+    #: Bytes of one guest-file-write; in base64 a quarter of a MiB, which every version of the agent takes.
+    chunk: ClassVar[int] = 192 << 10
 
     @abstractmethod
     def close(self) -> None:
@@ -63,8 +64,8 @@ class GuestAgent(ABC):
         """Make a file in the guest, or replace one."""
         handle = self.command("guest-file-open", deadline=deadline, path=path, mode="w")
         try:
-            for start in range(0, len(content), CHUNK):
-                part = base64.b64encode(content[start : start + CHUNK]).decode()
+            for start in range(0, len(content), self.chunk):
+                part = base64.b64encode(content[start : start + self.chunk]).decode()
                 self.command("guest-file-write", deadline=deadline, **{"handle": handle, "buf-b64": part})
         finally:
             self.command("guest-file-close", deadline=deadline, handle=handle)

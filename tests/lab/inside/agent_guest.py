@@ -22,14 +22,14 @@ exec qemu-ga --method=virtio-serial --path="/dev/${port##*/}" --statedir=/run
 MODULES = ("virtio_pci", "virtio_console", "nvme", "virtio_blk")
 
 
-def build(target: Path) -> None:
-    """Write its initramfs."""
+def build(target: Path, release: str = "") -> None:
+    """Write its initramfs, for the kernel that runs here or another one."""
     tools = {name: programs.find_program(name) for name in ("busybox", "qemu-ga")}
     found = {name: path for name, path in tools.items() if path is not None}
-    assert found.keys() == tools.keys(), f"the lab has only {sorted(found)}"
+    assert found.keys() == tools.keys(), f"there is only {sorted(found)}"
     # The probe that is uploaded needs what every distribution has: libc and libgcc.
     libraries = programs.libraries((*found.values(), packaged_probe()))
-    modules = kernel_modules.read(Path("/lib/modules"), os.uname().release)
+    modules = kernel_modules.read(Path("/lib/modules"), release or os.uname().release)
     order: dict[str, None] = {}
     for own, *needs in modules.closure(MODULES).values():
         order.update(dict.fromkeys([*reversed(needs), own]))

@@ -44,7 +44,7 @@ from nvlane.model.codec import decode, encode
 from nvlane.model.device import BlockNode, Device, Frontend, Object
 from nvlane.model.errors import HostError, SpecError
 from nvlane.plan.domain_step import DefineDomain, DomainFragment, DomainPart, DomainThread, OwnPath, PlugDomain
-from nvlane.plan.plan import Refusal
+from nvlane.plan.plan import Plan, Refusal
 from nvlane.plan.step import Step
 from nvlane.qemu.hotplug import hot_plug
 from nvlane.spec.document import Spec
@@ -90,6 +90,10 @@ class Given:
     own: tuple[OwnPath, ...]
     text: str = ""
     directory: str = ""
+
+
+#: Refusals of what a machine had to be started with.
+_STARTED_WITHOUT = ("nvdimm-hotplug", "pmem-hotplug")
 
 
 def attach(
@@ -185,7 +189,7 @@ def decide(
     facts = read_for(world, spec, boots=False)
     device = sight.device(facts.runtime_dir)
     todo = make_domain_plan(spec, index, facts, ENGINES, running=device if where.live else None, owner=sight.owner)
-    raise_if_refused(todo.plan, sight.run, spec.lane_name)
+    raise_if_refused(_for_domains(todo.plan), sight.run, spec.lane_name)
     lane, devices = spec.lane_name(index), todo.plan.devices
     closed = unreachable(world.host, [*_files(devices), *_sockets(todo.plan.steps)], sight.owner)
     if closed:
@@ -219,6 +223,16 @@ def decide(
         if sight.owner
         else (),
     )
+
+
+def _for_domains(plan: Plan) -> Plan:
+    """Refusals with the remedy that a domain has, which needs no spec."""
+    remedy = "attach it with --config, which makes room, and start the domain anew"
+    refusals = (
+        dataclasses.replace(refusal, remedy=remedy) if refusal.code in _STARTED_WITHOUT else refusal
+        for refusal in plan.refusals
+    )
+    return dataclasses.replace(plan, refusals=tuple(refusals))
 
 
 def _placed(device: Device, buses: Mapping[str, str]) -> Device:

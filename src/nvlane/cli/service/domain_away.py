@@ -8,11 +8,13 @@ from collections.abc import Collection
 from nvlane.apply.journal import Entry, Journal
 from nvlane.apply.undo import UndoReport, undo
 from nvlane.cli.service.domain import Ask, Offer, forget_empty
+from nvlane.cli.service.proofs import read_early, without_early
 from nvlane.cli.service.record import DomainPlace, LaneRecord, MachineRecord, keep
 from nvlane.cli.service.runs import RunState, Seen, cut_short, look_at
 from nvlane.cli.service.tell import Tell
 from nvlane.cli.service.world import World
 from nvlane.libvirt.diff import unified
+from nvlane.model.claim import Evidence
 from nvlane.model.errors import HostError, NvlaneError
 from nvlane.plan.domain_step import DefineDomain, PlugDomain, StartDomain, UnplugDomain
 from nvlane.wire.libvirt import Libvirt
@@ -21,9 +23,11 @@ from nvlane.wire.pause import pause
 _AGAIN = 0.2
 
 
-def detach(world: World, name: str, lane_name: str, tell: Tell, ask: Ask) -> MachineRecord | None:
+def detach(
+    world: World, name: str, lane_name: str, tell: Tell, ask: Ask
+) -> tuple[MachineRecord, tuple[Evidence, ...]] | None:
     """Take a lane out of a domain: out of its run, where it runs, then out of its definition, then of the host. None
-    when the answer was no."""
+    when the answer was no. The evidence is that of proofs which cannot be read any more after it."""
     seen = look_at(world, name)
     if seen.state not in (RunState.UP, RunState.SHUT_OFF) or seen.record is None or seen.record.domain is None:
         raise HostError(f"{name} is {seen.state}: {seen.why}", remedy=f"nvlane restore {name} puts back what it has")
@@ -33,10 +37,11 @@ def detach(world: World, name: str, lane_name: str, tell: Tell, ask: Ask) -> Mac
         if not ask(Offer(name=place.name, diff=_preview(world, journal, place, lane))):
             return None
         _unplug(world, journal, place, lane, tell)
+        proofs = read_early(world, record, tell, lane=lane.number)
         _undo(world, journal, tell, lane.steps).raise_for_failed()
         gone = dataclasses.replace(lane, detached=True)
         record = dataclasses.replace(
-            record,
+            without_early(record, lane.number),
             lanes=tuple(gone if other.number == lane.number else other for other in record.lanes),
             evidence=tuple(piece for piece in record.evidence if piece.lane != lane.number),
         )
@@ -44,7 +49,7 @@ def detach(world: World, name: str, lane_name: str, tell: Tell, ask: Ask) -> Mac
         if not record.present and not record.proofs:
             _undo(world, journal, tell).raise_for_failed()
             forget_empty(world, journal)
-    return record
+    return record, proofs
 
 
 def _preview(world: World, journal: Journal, place: DomainPlace, lane: LaneRecord) -> str:
@@ -88,9 +93,12 @@ def _unplug(world: World, journal: Journal, place: DomainPlace, lane: LaneRecord
             raise HostError(f"{place.name} did not let {lane.name} go: {error.message}", remedy=remedy) from error
 
 
-def take_lanes_away(world: World, seen: Seen, tell: Tell, *, shutdown: float) -> UndoReport:
+def take_lanes_away(
+    world: World, seen: Seen, tell: Tell, *, shutdown: float
+) -> tuple[UndoReport, tuple[Evidence, ...]]:
     """Everything that nvlane gave a domain, and what was done on the host for it. Where nvlane started the domain it
-    is shut down first, and ended after `shutdown` seconds; a domain that was there before goes on running."""
+    is shut down first, and ended after `shutdown` seconds; a domain that was there before goes on running. The
+    evidence is as with `detach`."""
     record = seen.record
     assert record is not None and record.domain is not None
     place = record.domain
@@ -100,16 +108,17 @@ def take_lanes_away(world: World, seen: Seen, tell: Tell, *, shutdown: float) ->
             # An attach that was killed: the lanes from before it are as they were.
             report = _undo(world, journal, tell, lost)
             if report.failed or record.present:
-                return report
+                return report, ()
         started = [entry.n for entry in _outstanding(journal) if isinstance(entry.step, StartDomain)]
         if started:
             _shut_down(place, tell, shutdown)
             report = _undo(world, journal, tell, started)
             if report.failed:
-                return report
+                return report, ()
         for lane in reversed(record.present):
             _unplug(world, journal, place, lane, tell)
-        return _undo(world, journal, tell)
+        proofs = read_early(world, record, tell)
+        return _undo(world, journal, tell), proofs
 
 
 def _shut_down(place: DomainPlace, tell: Tell, deadline: float) -> None:

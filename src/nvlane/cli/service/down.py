@@ -12,15 +12,15 @@ from nvlane.apply.journal import Journal
 from nvlane.apply.undo import UndoReport, plan_undo, undo
 from nvlane.cli.service.block_work import Work, put_right
 from nvlane.cli.service.domain_away import take_lanes_away
+from nvlane.cli.service.proofs import read_early, read_late
 from nvlane.cli.service.record import MachineRecord, recall
 from nvlane.cli.service.runs import RunState, Seen, look_at
 from nvlane.cli.service.tell import Tell
-from nvlane.cli.service.world import World, read_paths_of
+from nvlane.cli.service.world import World
 from nvlane.model.claim import Evidence
 from nvlane.model.device import BootDisk
 from nvlane.model.errors import HostError, WireError
 from nvlane.plan.step import StartMachine
-from nvlane.verify.proof import FABRICS_PLACE, check_proofs
 from nvlane.wire.qmp import Qmp
 
 
@@ -50,13 +50,12 @@ def take_down(world: World, name: str, tell: Tell, *, shutdown: float) -> WentDo
 
 
 def _domain_down(world: World, seen: Seen, record: MachineRecord, tell: Tell, shutdown: float) -> WentDown:
-    report = take_lanes_away(world, seen, tell, shutdown=shutdown)
-    proofs: tuple[Evidence, ...] = ()
+    report, proofs = take_lanes_away(world, seen, tell, shutdown=shutdown)
     if not report.failed:
         with world.store.open(record.name) as journal:
             if not plan_undo(journal, world.operations):
                 try:
-                    proofs = _read_proofs(world, record, tell, on_fabric=False)
+                    proofs = (*proofs, *read_late(world, record, tell))
                 finally:
                     world.store.remove(journal)
     return WentDown(name=record.name, report=report, proofs=proofs)
@@ -73,14 +72,14 @@ def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
     started = [entry.n for entry in journal.entries() if isinstance(entry.step, StartMachine) and not entry.undone]
     report = _backwards(world, journal, tell, only=started)
     # A namespace of a fabric is read while this host is still connected: afterwards it is only at its Target.
-    early = _read_proofs(world, record, tell, on_fabric=True) if record is not None and not report.failed else ()
+    early = read_early(world, record, tell) if record is not None and not report.failed else ()
     if not report.failed:
         rest = _backwards(world, journal, tell)
         report = UndoReport(steps=(*report.steps, *rest.steps))
     if report.failed:
         return WentDown(name=name, report=report, proofs=early)
     try:
-        proofs = (*early, *_read_proofs(world, record, tell, on_fabric=False)) if record is not None else ()
+        proofs = (*early, *read_late(world, record, tell)) if record is not None else ()
     finally:
         world.store.remove(journal)
     return WentDown(name=name, report=report, proofs=proofs)
@@ -95,18 +94,6 @@ def _backwards(world: World, journal: Journal, tell: Tell, *, only: Collection[i
         only=only,
         lock=world.store.host_lock,
     )
-
-
-def _read_proofs(world: World, record: MachineRecord, tell: Tell, *, on_fabric: bool) -> tuple[Evidence, ...]:
-    wanted = tuple(proof for proof in record.proofs if proof.host_path.startswith(FABRICS_PLACE) == on_fabric)
-    if not wanted:
-        return ()
-    tell.phase("reading on the host what the guest wrote")
-    facts = read_paths_of(world, [proof.host_path for proof in wanted if proof.host_path.startswith("/")])
-    proofs = check_proofs(wanted, world.host, facts)
-    for piece in proofs:
-        tell.evidence(piece, record.lane_name(piece.lane))
-    return proofs
 
 
 def _ask_to_shut_down(seen: Seen, record: MachineRecord, tell: Tell, deadline: float) -> None:

@@ -153,4 +153,7 @@ def _by_domain_agent(domain: Domain, deadline: float) -> Guest | None:
     agent = DomainAgent(domain)
     if not agent.answers(deadline=deadline):
         return None
-    return AgentGuest(agent, packaged_probe())
+    try:
+        return AgentGuest(agent, packaged_probe())
+    except DeadlineMissed:
+        return None  # it has other things to do while its guest boots

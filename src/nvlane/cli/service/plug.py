@@ -10,6 +10,7 @@ from nvlane.apply.operations.plug import PLUG_DEADLINE
 from nvlane.apply.undo import UndoReport, undo
 from nvlane.cli.service.bound import settle
 from nvlane.cli.service.clock import Clock
+from nvlane.cli.service.proofs import read_early, without_early
 from nvlane.cli.service.record import LaneRecord, MachineRecord, keep, spec_now
 from nvlane.cli.service.refused import raise_if_refused
 from nvlane.cli.service.runs import Seen, must_be_up
@@ -18,6 +19,7 @@ from nvlane.cli.service.up import SpecFile
 from nvlane.cli.service.verify import verify_machine
 from nvlane.cli.service.world import World, read_for
 from nvlane.lanes.compose import make_attach_plan
+from nvlane.model.claim import Evidence
 from nvlane.model.errors import Bug, HostError, SpecError, WireError
 from nvlane.plan.step import PlugDevices, UnplugDevices
 from nvlane.spec.document import Spec
@@ -68,8 +70,9 @@ def attach(
     return record, lane
 
 
-def detach(world: World, name: str, lane_name: str, tell: Tell) -> MachineRecord:
-    """Unplug a lane and undo what was done for it alone. Raises the error of the guest or of QEMU that does not let a
+def detach(world: World, name: str, lane_name: str, tell: Tell) -> tuple[MachineRecord, tuple[Evidence, ...]]:
+    """Unplug a lane and undo what was done for it alone. The evidence is that of proofs which cannot be read any more
+    after it. Raises the error of the guest or of QEMU that does not let a
     device go, and NotRestored when something of the host could not be put back."""
     seen = must_be_up(world, name)
     _, record = _up(seen)
@@ -82,16 +85,17 @@ def detach(world: World, name: str, lane_name: str, tell: Tell) -> MachineRecord
             _unplug(world, record, lane, journal, tell)
         except (HostError, WireError) as error:
             raise _with_remedy(error, lane, name) from error
+        proofs = read_early(world, record, tell, lane=lane.number)
         # Nothing of the host is touched before QEMU has let the devices go.
         _undo(world, journal, lane.steps, tell).raise_for_failed()
         gone = dataclasses.replace(lane, detached=True)
         record = dataclasses.replace(
-            record,
+            without_early(record, lane.number),
             lanes=tuple(gone if other.number == lane.number else other for other in record.lanes),
             evidence=tuple(piece for piece in record.evidence if piece.lane != lane.number),
         )
         keep(journal, record)
-    return record
+    return record, proofs
 
 
 def _up(seen: Seen) -> tuple[str, MachineRecord]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from nvlane.apply.snapshot import HostSnapshot, differences, host_snapshot
+from nvlane.cli.service.domain_up import bring_up_domain
 from nvlane.cli.service.down import take_down
 from nvlane.cli.service.tour_target import target_host
-from nvlane.cli.service.up import SpecFile, bring_up
+from nvlane.cli.service.up import CameUp, SpecFile, bring_up
 from nvlane.cli.service.world import World
+from nvlane.lab import libvirtd
 from nvlane.lab.tour import WORK, Halt
 from nvlane.model.claim import Evidence
-from nvlane.model.errors import NvlaneError
+from nvlane.model.errors import Bug, NvlaneError
 from nvlane.plan.plan import Plan
 
 Event = Mapping[str, Any]
@@ -47,16 +50,18 @@ class _Events:
     def evidence(self, piece: Evidence, lane: str) -> None: ...
 
 
-def take_tour(world: World, halts: Iterable[Halt], emit: Callable[[Event], None]) -> bool:
-    """All halts, one after the other. True when every claim was true and the host was as before after each halt."""
+def take_tour(world: World, halts: Iterable[Halt], emit: Callable[[Event], None], *, connect: str = "") -> bool:
+    """All halts, one after the other, with `connect` on libvirt domains. True when every claim was true and the host
+    was as before after each halt."""
     good = True
-    for halt in halts:
-        emit({"event": "halt", "name": halt.name, "text": f"{halt.lane}, {halt.variant}"})
-        before = _snapshot(world)
-        result = _halt(world, halt, emit)
-        changed = differences(before, _snapshot(world))
-        good &= result["verified"] and not changed
-        emit({"event": "done", "name": halt.name, "result": result, "differences": list(changed)})
+    with libvirtd.daemons() if connect else nullcontext():
+        for halt in halts:
+            emit({"event": "halt", "name": halt.name, "text": f"{halt.lane}, {halt.variant}"})
+            before = _snapshot(world)
+            result = _halt(world, halt, emit, connect)
+            changed = differences(before, _snapshot(world))
+            good &= result["verified"] and not changed
+            emit({"event": "done", "name": halt.name, "result": result, "differences": list(changed)})
     return good
 
 
@@ -64,7 +69,7 @@ def _snapshot(world: World) -> HostSnapshot:
     return host_snapshot(world.host, str(world.store.state), str(world.store.runtime))
 
 
-def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, Any]:
+def _halt(world: World, halt: Halt, emit: Callable[[Event], None], connect: str) -> dict[str, Any]:
     """One machine from its spec to the host as it was; an error is evidence that something is not as it should be."""
     begin = time.monotonic()
     evidence: list[Evidence] = []
@@ -73,7 +78,7 @@ def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, 
     work.mkdir(parents=True)
     try:
         with target_host(halt.exported):
-            evidence += _up_and_down(world, halt, tell)
+            evidence += _on_domain(world, halt, tell, connect) if connect else _up_and_down(world, halt, tell)
     except NvlaneError as error:
         evidence.append(_failure("another host exports a namespace", error))
     finally:
@@ -88,17 +93,41 @@ def _halt(world: World, halt: Halt, emit: Callable[[Event], None]) -> dict[str, 
     }
 
 
-def _up_and_down(world: World, halt: Halt, tell: _Events) -> list[Evidence]:
+def _on_domain(world: World, halt: Halt, tell: _Events, connect: str) -> list[Evidence]:
+    """On a domain that is made for the halt, whose definition has to be the same afterwards."""
+    with libvirtd.defined(halt.name, pmem_tools=halt.lane == "nvdimm") as before:
+        evidence = _up_and_down(world, halt, tell, connect)
+        same = libvirtd.definition(halt.name) == before
+    claim = Evidence(
+        lane=0,
+        claim="the domain's definition",
+        expected="to the letter as before",
+        found="to the letter as before" if same else "another one",
+        ok=same,
+    )
+    return [*evidence, claim]
+
+
+def _up_and_down(world: World, halt: Halt, tell: _Events, connect: str = "") -> list[Evidence]:
     evidence: list[Evidence] = []
-    file = SpecFile(path=f"{halt.name}.toml", directory=WORK, text=halt.spec())
+    file = SpecFile(path=f"{halt.name}.toml", directory=WORK, text=halt.spec(connect))
     try:
-        came = bring_up(world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE)
+        came = _bring_up(world, file, tell, connect)
         evidence += came.record.evidence
     except NvlaneError as error:
         evidence.append(_failure("the machine comes up", error))
     if world.store.has(halt.name):
         evidence += _down(world, halt, tell)
     return evidence
+
+
+def _bring_up(world: World, file: SpecFile, tell: _Events, connect: str) -> CameUp:
+    if not connect:
+        return bring_up(world, file, tell, keep_on_failure=False, check_guest=True, deadline=GUEST_DEADLINE)
+    came = bring_up_domain(world, file, tell, ask=lambda _: True, check_guest=True, deadline=GUEST_DEADLINE)
+    if came is None:
+        raise Bug("the tour said no to its own question")
+    return came
 
 
 def _down(world: World, halt: Halt, tell: _Events) -> list[Evidence]:

@@ -48,11 +48,12 @@ def verify_machine(
     clock.lap("verify")
     others = tuple(piece for piece in record.evidence if piece.lane not in numbers)
     proven = {proof.lane for proof in proofs}
-    record = dataclasses.replace(
-        record,
-        evidence=(*others, *evidence),
-        proofs=(*(proof for proof in record.proofs if proof.lane not in proven), *proofs),
+    # What a lane that is gone by now wrote may have been written over by the next one at the same place.
+    places = {(proof.host_path, proof.offset) for proof in proofs}
+    earlier = (
+        proof for proof in record.proofs if proof.lane not in proven and (proof.host_path, proof.offset) not in places
     )
+    record = dataclasses.replace(record, evidence=(*others, *evidence), proofs=(*earlier, *proofs))
     keep(journal, record)
     return record
 
