@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from command_lines import complaint, nvlane_calls
 from handbook_pages import ROOT, blocks, commands, pages, prose
 
+import nvlane.lab
 from nvlane.model.errors import SpecError
 from nvlane.spec.reader import parse_spec
 
@@ -55,6 +57,17 @@ def test_specs(page: Path) -> None:
             except SpecError as error:
                 wrong.append(str(error))
     assert not wrong
+
+
+@pytest.mark.parametrize("page", pages(), ids=_name)
+def test_python(page: Path) -> None:
+    """A block of Python is some, and what it takes from nvlane.lab is there."""
+    for block in blocks(page):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text, block.place)):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("lab", "room"):
+                    owner = nvlane.lab if ast.unparse(node.value) == "lab" else nvlane.lab.Lab
+                    assert hasattr(owner, node.attr), f"{block.place}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize(
