@@ -145,6 +145,13 @@ def test_live_migration_and_snapshots_leave_out_who_has_neither() -> None:
     assert not {"passthrough", "passthrough-vf", "emulated", "vhost-user-drive"} & set(order)
 
 
+def test_a_target_that_nobody_named_stands_behind_what_can_be_used_as_it_is() -> None:
+    order = ranked(Wish(needs=(Need.SNAPSHOT,)))
+    assert order[0] != "fabrics"
+    named = Wish(needs=(Need.SNAPSHOT,), address="10.0.0.2", nqn="nqn.2014-08.org.example:disks")
+    assert ranked(named).index("fabrics") < order.index("fabrics")
+
+
 def test_dense_machines_do_not_each_take_a_drive() -> None:
     crowd = {choice.way.name: choice.crowd for choice in advise(Wish(density=40), rich(), ENGINES)}
     assert "40 machines" in crowd["passthrough"] and "40 machines" in crowd["userspace"]

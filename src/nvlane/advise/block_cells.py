@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from nvlane.advise.cell import Cells, Operation, no, unproven, when, yes
-from nvlane.advise.evidence import asked, case, inside, lab, life, planned
+from nvlane.advise.evidence import asked, calm, case, inside, lab, life, planned
 
 _LAYER: Final = "QEMU's block layer does it"
 _ITSELF: Final = "QEMU itself serves it: only another QEMU, which live migration would need, could replace it"
-_NOT_YET: Final = "not tried with a guest"
+_REBOOT: Final = "the guest is reset and finds it again, as it was claimed"
+_QUEUES: Final = "the guest has a queue for each of its processors"
+_DISCARD: Final = "the guest is offered it"
 _NO_HUGEPAGES: Final = "ordinary memory will do"
 _SLEEPS: Final = "QEMU's threads sleep until there is something to do"
 _VFIO: Final = "the drive goes to VFIO, which needs its IOMMU group"
@@ -22,7 +24,11 @@ EMULATED: Final[Cells] = {
         life("emulated"),
         case("attach/emulated-refused"),
     ),
-    Operation.HOT_UNPLUG: yes("the guest lets go of it", life("emulated")),
+    Operation.HOT_UNPLUG: when(
+        "a controller that was attached; of one of the start QEMU 10.0 keeps the namespaces, so it is refused",
+        life("emulated"),
+        lab("test_a_namespace_of_the_start_stays", "emulated"),
+    ),
     Operation.RESIZE: no(
         "QEMU keeps everybody from resizing what its controller serves, for it would never tell the guest",
         asked("test_a_namespace_of_qemus_controller_is_not_resized", "emulated"),
@@ -33,9 +39,9 @@ EMULATED: Final[Cells] = {
     Operation.THROTTLE: yes(_LAYER, asked("test_qemu_does_it", "emulated-throttle")),
     Operation.LIVE_MIGRATION: no(_NO_NVME, asked("test_qemu_refuses_to_migrate_it", "emulated")),
     Operation.TARGET_RESTART: no(_ITSELF, asked("test_who_serves_it", "emulated")),
-    Operation.GUEST_REBOOT: unproven(_NOT_YET),
-    Operation.MULTI_QUEUE: unproven(_NOT_YET),
-    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", "emulated")),
+    Operation.MULTI_QUEUE: yes(_QUEUES, lab("test_queues", "emulated")),
+    Operation.DISCARD: yes(_DISCARD, lab("test_discard", "emulated")),
     Operation.SHARE_DRIVE: yes(
         "images of many machines lie on one drive's file system", asked("test_a_drive_is_shared", "emulated")
     ),
@@ -57,9 +63,9 @@ def _userspace(way: str) -> Cells:
         Operation.BACKUP: yes(_LAYER, lab("test_qemu_does_it", f"{way}-backup")),
         Operation.THROTTLE: yes(_LAYER, lab("test_qemu_does_it", f"{way}-throttle")),
         Operation.TARGET_RESTART: no(_ITSELF, lab("test_who_serves_it", way)),
-        Operation.GUEST_REBOOT: unproven(_NOT_YET),
-        Operation.MULTI_QUEUE: unproven(_NOT_YET),
-        Operation.DISCARD: unproven(_NOT_YET),
+        Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", way)),
+        Operation.MULTI_QUEUE: yes(_QUEUES, lab("test_queues", way)),
+        Operation.DISCARD: yes(_DISCARD, lab("test_discard", way)),
         Operation.SHARE_DRIVE: no(_WHOLE, lab("test_a_second_machine_is_refused", way)),
         Operation.NEEDS_IOMMU: yes(_VFIO, planned("test_without_an_iommu", way)),
         Operation.NEEDS_HUGEPAGES: no(
@@ -71,8 +77,8 @@ def _userspace(way: str) -> Cells:
 
 USERSPACE: Final[Cells] = {
     **_userspace("userspace"),
-    Operation.HOT_PLUG: yes("the drive is bound and plugged", life("userspace")),
-    Operation.HOT_UNPLUG: yes("and goes back to the host", life("userspace")),
+    Operation.HOT_PLUG: yes("the drive is bound and plugged", life("userspace"), lab("test_out", "userspace")),
+    Operation.HOT_UNPLUG: yes("and goes back to the host", life("userspace"), lab("test_out", "userspace")),
     Operation.LIVE_MIGRATION: when(
         "QEMU says nothing against it, but the drive stays in this host: its content has to be mirrored to the other",
         lab("test_what_is_said_against_its_migration", "userspace"),
@@ -83,33 +89,39 @@ USERSPACE: Final[Cells] = {
 USERSPACE_NVME: Final[Cells] = {
     **_userspace("userspace-nvme"),
     Operation.HOT_PLUG: unproven("QEMU's controller can be plugged; on a drive nobody has tried"),
-    Operation.HOT_UNPLUG: unproven(_NOT_YET),
+    Operation.HOT_UNPLUG: yes("the guest lets go of it, and it goes back", lab("test_out", "userspace-nvme")),
     Operation.LIVE_MIGRATION: no(_NO_NVME, lab("test_what_is_said_against_its_migration", "userspace-nvme")),
 }
 
 FABRICS: Final[Cells] = {
-    Operation.HOT_PLUG: unproven("planned as for any front end, and not tried in a running guest"),
-    Operation.HOT_UNPLUG: unproven("not tried in a running guest"),
-    Operation.RESIZE: unproven("the Target would grow it, and QEMU would be told of the new size"),
-    Operation.SNAPSHOT: unproven("a block node as any other; not tried on this one"),
-    Operation.MIRROR: unproven("a block node as any other; not tried on this one"),
-    Operation.BACKUP: unproven("a block node as any other; not tried on this one"),
-    Operation.THROTTLE: unproven("a block node as any other; not tried on this one"),
-    Operation.LIVE_MIGRATION: unproven("the other host would connect to the same namespace"),
+    Operation.HOT_PLUG: yes("connected and plugged", calm("test_out_and_in", "fabrics")),
+    Operation.HOT_UNPLUG: yes("the guest lets go of it", calm("test_out_and_in", "fabrics")),
+    Operation.RESIZE: when(
+        "the Target grows it, then QEMU is told (block_resize), and the guest sees it at once",
+        calm("test_the_guest_sees_that_it_has_grown", "fabrics"),
+    ),
+    Operation.SNAPSHOT: yes(_LAYER, calm("test_qemu_does_it", "fabrics-snapshot")),
+    Operation.MIRROR: yes(_LAYER, calm("test_qemu_does_it", "fabrics-mirror")),
+    Operation.BACKUP: yes(_LAYER, calm("test_qemu_does_it", "fabrics-backup")),
+    Operation.THROTTLE: yes(_LAYER, calm("test_qemu_does_it", "fabrics-throttle")),
+    Operation.LIVE_MIGRATION: when(
+        "QEMU says nothing against it; the other host must be allowed at the Target, and connect first",
+        calm("test_what_is_said_against_its_migration", "fabrics"),
+    ),
     Operation.TARGET_RESTART: yes(
         "the Target goes away and comes back, and the guest's I/O waits for it",
         inside("test_fabrics.py::test_the_guest_waits_for_a_target_that_is_booted_anew"),
         inside("test_fabrics.py::test_a_lost_path_is_not_noticed_and_comes_back"),
     ),
-    Operation.GUEST_REBOOT: unproven("not tried"),
-    Operation.MULTI_QUEUE: unproven("virtio-blk has as many queues as the guest has processors; not tried on this one"),
-    Operation.DISCARD: unproven("as the Target offers it"),
+    Operation.GUEST_REBOOT: yes("the guest is reset and finds it again", calm("test_a_disk_after_a_reboot", "fabrics")),
+    Operation.MULTI_QUEUE: yes(_QUEUES, calm("test_queues", "fabrics")),
+    Operation.DISCARD: yes("the guest is offered what the Target offers", calm("test_discard", "fabrics")),
     Operation.SHARE_DRIVE: when(
         "a namespace for each machine; one namespace for two is refused",
-        inside("test_fabrics.py::test_the_guest_has_the_namespaces_that_the_target_exports"),
+        calm("test_two_machines_have_parts_of_one_drive", "fabrics"),
         inside("test_fabrics.py::test_a_namespace_that_a_guest_has_is_not_given_to_another"),
     ),
     Operation.NEEDS_IOMMU: no("the drive is in another host", planned("test_without_an_iommu", "fabrics")),
     Operation.NEEDS_HUGEPAGES: no(_NO_HUGEPAGES, planned("test_without_hugepages", "fabrics")),
-    Operation.IDLE_CPU: unproven("not measured"),
+    Operation.IDLE_CPU: no(_SLEEPS, calm("test_idle_it_takes_no_processor", "fabrics")),
 }

@@ -27,14 +27,15 @@ PLACEHOLDER_NQN = f"{UUID_NQN}00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A spec as text and as read from it. `drive` is what of this host's drives it takes; `edit` says what must be
-    changed in it before it is true."""
+    """A spec as text and as read from it. `drive` is what of this host's drives it takes, and `holds` what is on that;
+    `edit` says what to look at in it, and `unfinished` that it must be changed before it is true."""
 
     text: str
     spec: Spec
     drive: str = ""
     holds: str = ""
     edit: str = ""
+    unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,9 @@ def _draft(keys: _Keys, wish: Wish, drive: Drive | None, edit: str) -> Draft:
     text = "\n".join(_lines(keys, wish, edit)) + "\n"
     spec = parse_spec(text, "", wish.directory)
     holds = ", ".join(f"{content.what} on {content.device}" for content in drive.contents) if drive else ""
-    return Draft(text=text, spec=spec, drive=str(keys.get("drive", "")), holds=holds, edit=edit)
+    taken = str(keys.get("drive", wish.drive if drive else ""))
+    unfinished = PLACEHOLDER_ADDRESS in text or PLACEHOLDER_NQN in text
+    return Draft(text=text, spec=spec, drive=taken, holds=holds, edit=edit, unfinished=unfinished)
 
 
 def _lines(keys: _Keys, wish: Wish, edit: str) -> Iterator[str]:

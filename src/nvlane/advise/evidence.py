@@ -13,8 +13,13 @@ def inside(test: str) -> str:
 
 
 def lab(name: str, what: str) -> str:
-    """A test of the lab's machine that has a lane of every kind that needs a drive."""
+    """A test of the lab's machine that has a lane of every kind that needs a drive of this host."""
     return inside(f"test_matrix.py::{name}[{what}]")
+
+
+def calm(name: str, what: str) -> str:
+    """A test of the lab's machine in which VFIO has no part."""
+    return inside(f"test_matrix_fabrics.py::{name}[{what}]")
 
 
 def asked(name: str, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nvlane.advise.cell import Cell, Cells, Operation, moot, no, unproven, when, yes
-from nvlane.advise.evidence import asked, case, inside, planned
+from nvlane.advise.evidence import asked, calm, case, inside, lab, planned
 
 _NO_LAYER: Final = "it is memory, and no block layer is between"
 _NO_QUEUE: Final = "loads and stores have no queue"
@@ -41,7 +41,7 @@ NVDIMM: Final[Cells] = {
     **_asked("nvdimm-memory"),
     Operation.HOT_PLUG: when(_WITH_ROOM, _ATTACHED, case("attach/nvdimm-refused"), case("attach/nvdimm-no-slot")),
     Operation.HOT_UNPLUG: no(_STAYS, _ATTACHED),
-    Operation.GUEST_REBOOT: unproven("not tried"),
+    Operation.GUEST_REBOOT: yes("the region is there again", lab("test_after_a_reboot", "nvdimm-memory")),
     Operation.MULTI_QUEUE: moot(_NO_QUEUE, inside("test_nvdimm.py::test_four_namespaces_in_one_nvdimm")),
     Operation.DISCARD: unproven(_NO_DISCARD),
     Operation.SHARE_DRIVE: moot("it is made of memory, and no drive", planned("test_without_drives", "nvdimm-memory")),
@@ -53,23 +53,27 @@ NVDIMM: Final[Cells] = {
     ),
 }
 
+
+def _dax(operation: str) -> Cell:
+    return no(_NO_LAYER, calm("test_qemu_has_nothing_of_it_in_its_block_layer", f"nvdimm-dax-{operation}"))
+
+
+_DAX_FILE: Final = inside("test_nvdimm.py::test_a_file_on_the_dax_mount_is_persistent_memory[dax-/mnt/dax]")
 NVDIMM_DAX: Final[Cells] = {
     Operation.HOT_PLUG: unproven("as another NVDIMM; not tried with a DAX device"),
-    Operation.HOT_UNPLUG: unproven(_STAYS),
-    Operation.RESIZE: unproven(_NO_LAYER),
-    Operation.SNAPSHOT: unproven(_NO_LAYER),
-    Operation.MIRROR: unproven(_NO_LAYER),
-    Operation.BACKUP: unproven(_NO_LAYER),
-    Operation.THROTTLE: unproven(_NO_LAYER),
-    Operation.LIVE_MIGRATION: unproven("not asked with a DAX device"),
-    Operation.TARGET_RESTART: moot(
-        "the guest stores to the host's own persistent memory",
-        inside("test_nvdimm.py::test_a_file_on_the_dax_mount_is_persistent_memory[dax-/mnt/dax]"),
+    Operation.HOT_UNPLUG: no(_STAYS, calm("test_it_stays", "nvdimm-dax")),
+    Operation.RESIZE: _dax("resize"),
+    Operation.SNAPSHOT: _dax("snapshot"),
+    Operation.MIRROR: _dax("mirror"),
+    Operation.BACKUP: _dax("backup"),
+    Operation.THROTTLE: _dax("throttle"),
+    Operation.LIVE_MIGRATION: when(
+        "QEMU says nothing against it; its content goes along as memory does, and the other host must have as much",
+        calm("test_what_is_said_against_its_migration", "nvdimm-dax"),
     ),
-    Operation.GUEST_REBOOT: unproven("not tried"),
-    Operation.MULTI_QUEUE: moot(
-        _NO_QUEUE, inside("test_nvdimm.py::test_a_file_on_the_dax_mount_is_persistent_memory[dax-/mnt/dax]")
-    ),
+    Operation.TARGET_RESTART: moot("the guest stores to the host's own persistent memory", _DAX_FILE),
+    Operation.GUEST_REBOOT: yes("the region is there again", calm("test_after_a_reboot", "nvdimm-dax")),
+    Operation.MULTI_QUEUE: moot(_NO_QUEUE, _DAX_FILE),
     Operation.DISCARD: unproven(_NO_DISCARD),
     Operation.SHARE_DRIVE: no(
         "a DAX device belongs to one machine; make several of it (ndctl create-namespace --size)",
@@ -77,14 +81,14 @@ NVDIMM_DAX: Final[Cells] = {
     ),
     Operation.NEEDS_IOMMU: no("no device is given away", planned("test_without_an_iommu", "nvdimm-dax")),
     Operation.NEEDS_HUGEPAGES: no("the DAX device is its own memory", planned("test_without_hugepages", "nvdimm-dax")),
-    Operation.IDLE_CPU: unproven("not measured with a DAX device"),
+    Operation.IDLE_CPU: no(_NOBODY, calm("test_idle_it_takes_no_processor", "nvdimm-dax")),
 }
 
 VIRTIO_PMEM: Final[Cells] = {
     **_asked("virtio-pmem"),
     Operation.HOT_PLUG: unproven("not tried in a running guest; without a slot it is refused"),
-    Operation.HOT_UNPLUG: unproven("not tried"),
-    Operation.GUEST_REBOOT: unproven("not tried"),
+    Operation.HOT_UNPLUG: no(_STAYS, calm("test_it_stays", "virtio-pmem")),
+    Operation.GUEST_REBOOT: yes("the region is there again", calm("test_after_a_reboot", "virtio-pmem")),
     Operation.MULTI_QUEUE: moot(
         "loads and stores have no queue; a flush goes to the host through one",
         inside("test_nvdimm.py::test_what_a_guest_flushes_reaches_the_disk_through_virtio_pmem_only"),

@@ -140,7 +140,7 @@ def _key(choice: Choice, wish: Wish) -> tuple[int, ...]:
         not choice.possible,
         bool(choice.crowd) + sum(met.lost for met in choice.met),
         answers.count(Answer.UNPROVEN),
-        answers.count(Answer.IF),
+        answers.count(Answer.IF) + bool(choice.draft and choice.draft.unfinished),
         order if wish.latency else 0,
         _other_kind(choice, wish),
         bool(choice.draft and (choice.draft.edit or choice.draft.holds)),
@@ -173,11 +173,11 @@ def _words(place: int, before: Choice, choice: Choice) -> str:
         case 2:
             return f"of {name} more of it is proven"
         case 3:
-            return f"{name} has it under fewer conditions"
+            return f"{name} has it under fewer conditions{_unfinished(choice)}"
         case 4 | 9 if choice.way.order is None:
-            return f"for {name} an order under dense I/O is known, for this one none: only measuring it here would tell"
+            return f"for {name} an order under dense I/O is known, for this one none: nvlane bench tells"
         case 4:
-            return f"{name} comes first under dense I/O ({ORDER_IS})"
+            return _by_order(name, choice)
         case 5:
             return f"it gives the guest {choice.way.gives}, and a disk was not ruled out"
         case 6:
@@ -188,9 +188,20 @@ def _words(place: int, before: Choice, choice: Choice) -> str:
         case 8:
             return f"as good for what was asked; {name} wants less of the host"
         case 9:
-            return f"as good for what was asked; {name} comes first under dense I/O ({ORDER_IS})"
+            return f"as good for what was asked; {_by_order(name, choice)} ({ORDER_IS})"
         case _:
             return f"as good as {name}: take either; this order is that of the list"
+
+
+def _unfinished(choice: Choice) -> str:
+    return "; this spec is not finished" if choice.draft and choice.draft.unfinished else ""
+
+
+def _by_order(name: str, choice: Choice) -> str:
+    below = (
+        "" if choice.way.takes_drive or choice.way.order == 1 else ": here the host's file system is on the way, too"
+    )
+    return f"{name} comes first under dense I/O{below}"
 
 
 def _look(choice: Choice) -> str:
@@ -206,7 +217,7 @@ def question(wish: Wish) -> tuple[str, ...]:
     if wish.density > 1:
         lines.append(f"density: {wish.density} machines on this host, a lane like this each")
     if wish.latency:
-        lines.append(f"latency: {ORDER_IS}; this is from their design, and no measurement here")
+        lines.append(f"latency: {ORDER_IS}; this is from their design; nvlane bench measures it here")
     if wish.drive:
         lines.append(f"drive: {wish.drive}")
     return tuple(lines)

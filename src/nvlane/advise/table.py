@@ -82,7 +82,7 @@ def _page() -> Iterator[str]:
     yield "that show it; where there is none it says *not proven*, which is no promise either way."
     yield ""
     yield f"About speed it says nothing: {ORDER_IS},"
-    yield "because of how their data paths are made. What it is on your machine, only a measurement there says."
+    yield "because of how their data paths are made. `nvlane bench` measures it on your machine."
     yield ""
     yield f"| | {' | '.join(f'[{way.name}](#{way.name})' for way in WAYS)} |"
     yield f"| --- |{' --- |' * len(WAYS)}"

@@ -8,7 +8,6 @@ from nvlane.advise.cell import Cells, Operation, moot, no, unproven, yes
 from nvlane.advise.evidence import lab, life, planned
 
 _NO_LAYER: Final = "its data does not pass QEMU's block layer: it must be done in the guest"
-_NOT_YET: Final = "not tried with a guest"
 
 
 def _passthrough(way: str) -> Cells:
@@ -26,7 +25,7 @@ def _passthrough(way: str) -> Cells:
             lab("test_what_is_said_against_its_migration", way),
         ),
         Operation.TARGET_RESTART: moot("no program is on its data path", lab("test_who_serves_it", way)),
-        Operation.GUEST_REBOOT: unproven(_NOT_YET),
+        Operation.GUEST_REBOOT: yes("the guest is reset and finds it again", lab("test_after_a_reboot", way)),
         Operation.NEEDS_IOMMU: yes("VFIO needs its IOMMU group", planned("test_without_an_iommu", way)),
         Operation.NEEDS_HUGEPAGES: no(
             "ordinary memory will do; all of it is locked", planned("test_without_hugepages", way)
@@ -37,10 +36,10 @@ def _passthrough(way: str) -> Cells:
 
 PASSTHROUGH: Final[Cells] = {
     **_passthrough("passthrough"),
-    Operation.HOT_PLUG: yes("the drive is bound and plugged", life("passthrough")),
-    Operation.HOT_UNPLUG: yes("and goes back to the host", life("passthrough")),
-    Operation.MULTI_QUEUE: unproven("as many queues as the drive has"),
-    Operation.DISCARD: unproven("as the drive itself has it"),
+    Operation.HOT_PLUG: yes("the drive is bound and plugged", life("passthrough"), lab("test_out", "passthrough")),
+    Operation.HOT_UNPLUG: yes("and goes back to the host", life("passthrough"), lab("test_out", "passthrough")),
+    Operation.MULTI_QUEUE: yes("the drive's own queues", lab("test_queues", "passthrough")),
+    Operation.DISCARD: yes("as the drive itself has it", lab("test_discard", "passthrough")),
     Operation.SHARE_DRIVE: no(
         "the whole controller leaves the host: a second machine that names it is refused",
         lab("test_a_second_machine_is_refused", "passthrough"),
@@ -50,7 +49,7 @@ PASSTHROUGH: Final[Cells] = {
 PASSTHROUGH_VF: Final[Cells] = {
     **_passthrough("passthrough-vf"),
     Operation.HOT_PLUG: unproven("not tried with a function in a running guest"),
-    Operation.HOT_UNPLUG: unproven(_NOT_YET),
+    Operation.HOT_UNPLUG: yes("and goes back to the host", lab("test_out", "passthrough-vf")),
     Operation.MULTI_QUEUE: unproven("as many queues as the drive was told to give the function"),
     Operation.DISCARD: unproven("as the drive itself has it"),
     Operation.SHARE_DRIVE: yes(

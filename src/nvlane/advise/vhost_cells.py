@@ -9,7 +9,7 @@ from nvlane.advise.evidence import asked, inside, lab, life, planned, target
 
 _NO_LAYER: Final = "its data does not pass QEMU's block layer, and nvlane-target has no block jobs"
 _NO_TARGET: Final = asked("test_nvlane_target_has_no_block_jobs", "vhost-user-file")
-_NOT_YET: Final = "not tried with a guest"
+_REBOOT: Final = "the guest is reset and finds it again"
 _QUEUES: Final = "a queue for each processor of the guest"
 _SHARED: Final = "memory must be shared, and memfd will do"
 _BY_THE_TARGET: Final = "by the target: nvlane target rpc NAME bdev_set_qos_limit, in steps of 1000 I/O a second"
@@ -28,8 +28,8 @@ def _nvlane(way: str) -> Cells:
         Operation.MIRROR: no(_NO_LAYER, _without(way, "mirror"), _NO_TARGET),
         Operation.BACKUP: no(_NO_LAYER, _without(way, "backup"), _NO_TARGET),
         Operation.THROTTLE: when(_BY_THE_TARGET, target("test_rpc_methods.py::test_limits")),
-        Operation.GUEST_REBOOT: unproven(_NOT_YET),
-        Operation.MULTI_QUEUE: unproven(_QUEUES),
+        Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", way)),
+        Operation.MULTI_QUEUE: yes(_QUEUES, lab("test_queues", way)),
         Operation.NEEDS_HUGEPAGES: no(_SHARED, planned("test_without_hugepages", way)),
         Operation.IDLE_CPU: no(
             "the target polls while there is work, and sleeps when there is none",
@@ -41,8 +41,12 @@ def _nvlane(way: str) -> Cells:
 
 VHOST_DRIVE: Final[Cells] = {
     **_nvlane("vhost-user-drive"),
-    Operation.HOT_PLUG: yes("target and drive come with it, where memory is shared", life("vhost-user-drive")),
-    Operation.HOT_UNPLUG: yes("and go with it", life("vhost-user-drive")),
+    Operation.HOT_PLUG: yes(
+        "target and drive come with it, where memory is shared",
+        life("vhost-user-drive"),
+        lab("test_out", "vhost-user-drive"),
+    ),
+    Operation.HOT_UNPLUG: yes("and go with it", life("vhost-user-drive"), lab("test_out", "vhost-user-drive")),
     Operation.RESIZE: no("a namespace has the size that the drive gives it", _without("vhost-user-drive", "resize")),
     Operation.LIVE_MIGRATION: when(
         "the target tells QEMU what it wrote, but the drive stays in this host and nothing mirrors it to another",
@@ -54,7 +58,7 @@ VHOST_DRIVE: Final[Cells] = {
         inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[killed-drive]"),
         inside("test_vhost_user.py::test_a_guest_that_writes_loses_nothing[replaced-drive]"),
     ),
-    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.DISCARD: yes("the guest is offered it", lab("test_discard", "vhost-user-drive")),
     Operation.SHARE_DRIVE: no(
         "the target takes the whole controller: a second machine that names it is refused",
         lab("test_a_second_machine_is_refused", "vhost-user-drive"),
@@ -64,8 +68,10 @@ VHOST_DRIVE: Final[Cells] = {
 
 VHOST_FILE: Final[Cells] = {
     **_nvlane("vhost-user-file"),
-    Operation.HOT_PLUG: yes("the target comes with it, where memory is shared", life("vhost-user")),
-    Operation.HOT_UNPLUG: yes("and goes with it", life("vhost-user")),
+    Operation.HOT_PLUG: yes(
+        "the target comes with it, where memory is shared", life("vhost-user"), lab("test_out", "vhost-user-file")
+    ),
+    Operation.HOT_UNPLUG: yes("and goes with it", life("vhost-user"), lab("test_out", "vhost-user-file")),
     Operation.RESIZE: when(
         "make the file larger, then nvlane target rpc NAME bdev_aio_rescan: the guest sees it at once",
         target("test_guest.py::test_the_guest_sees_that_a_disk_has_grown[blk-split]"),
@@ -94,7 +100,7 @@ VHOST_FILE: Final[Cells] = {
 _DAEMON: Final = "vhost-user-daemon"
 VHOST_DAEMON: Final[Cells] = {
     Operation.HOT_PLUG: unproven("planned as with nvlane-target, and not tried in a running guest"),
-    Operation.HOT_UNPLUG: unproven(_NOT_YET),
+    Operation.HOT_UNPLUG: yes("the guest lets go of it, and the daemon ends", lab("test_out", _DAEMON)),
     Operation.RESIZE: unproven("its own monitor resizes it; whether a guest sees it has not been looked at"),
     Operation.SNAPSHOT: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-snapshot")),
     Operation.MIRROR: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-mirror")),
@@ -112,12 +118,13 @@ VHOST_DAEMON: Final[Cells] = {
         "it keeps nothing of what is in flight, and a restart under a guest is refused",
         inside("test_vhost_daemon.py::test_it_is_not_replaced_under_a_guest"),
     ),
-    Operation.GUEST_REBOOT: unproven(_NOT_YET),
+    Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", _DAEMON)),
     Operation.MULTI_QUEUE: yes(
         _QUEUES,
+        lab("test_queues", _DAEMON),
         inside("test_vhost_daemon.py::test_queues_are_equal_on_both_ends"),
     ),
-    Operation.DISCARD: unproven(_NOT_YET),
+    Operation.DISCARD: yes("the guest is offered it", lab("test_discard", _DAEMON)),
     Operation.SHARE_DRIVE: yes(
         "files of many machines lie on one drive's file system", asked("test_a_drive_is_shared", _DAEMON)
     ),

@@ -7,7 +7,8 @@ from typing import Final
 from nvlane.advise.cell import Gives, Way
 from nvlane.spec.lane import LaneKind
 
-#: Places under dense I/O on real hardware: what the designs of these data paths promise, and no measurement.
+#: Places under dense I/O on real hardware: what the designs of these data paths promise, and no measurement. A target
+#: on a file stands behind the lanes that drive a drive themselves: the host's file system is on its way.
 ORDER_IS: Final = "under dense I/O on real hardware the order is passthrough, vhost-user, userspace, emulated"
 
 EMULATED: Final = Way(
@@ -16,7 +17,7 @@ EMULATED: Final = Way(
     kind=LaneKind.EMULATED,
     title="QEMU models an NVMe controller on an image",
     gives=Gives.NVME,
-    order=4,
+    order=5,
 )
 PASSTHROUGH: Final = Way(
     name="passthrough",
@@ -68,6 +69,7 @@ VHOST_FILE: Final = Way(
     kind=LaneKind.VHOST_USER,
     title="nvlane-target on a raw file",
     gives=Gives.VIRTIO,
+    order=4,
 )
 VHOST_DAEMON: Final = Way(
     name="vhost-user-daemon",
@@ -75,6 +77,7 @@ VHOST_DAEMON: Final = Way(
     kind=LaneKind.VHOST_USER,
     title="qemu-storage-daemon on a raw file",
     gives=Gives.VIRTIO,
+    order=4,
 )
 NVDIMM: Final = Way(
     name="nvdimm-memory",

@@ -39,10 +39,28 @@ class QemuPlugger:
     def unplug(self, inverse: UnplugDevices, deadline: float) -> None:
         until = time.monotonic() + deadline
         with Qmp.connect(inverse.qmp, deadline=deadline) as monitor:
+            _nothing_would_stay(monitor, inverse)
             for device in unplug_order(inverse.devices):
                 # Asked anew each time: a front end takes those on its bus along.
                 if _name(device) in inspect.present(monitor):
                     _remove(monitor, hot_unplug(device), inverse.machine, until)
+
+
+def _nothing_would_stay(monitor: Qmp, inverse: UnplugDevices) -> None:
+    """From 10.0 on QEMU makes a subsystem for each NVMe controller, whose bus takes the controller's namespaces
+    (hw/nvme/ns.c, nvme_ns_realize): they stay when the controller goes, with their drives open, and cannot be unplugged
+    themselves."""
+    there = inspect.device_ids(monitor)
+    for device in inverse.devices:
+        if not isinstance(device, Frontend) or device.driver != "nvme-ns" or device.id not in there:
+            continue
+        controller = str(device.properties["bus"])
+        if not inspect.parent_bus(monitor, device.id).startswith(f"/machine/peripheral/{controller}/"):
+            raise HostError(
+                f"QEMU would keep {device.id} when {controller} goes: nvme-ns has no hot-unplug",
+                remedy=f"take the lane out of the spec; nvlane down {inverse.machine}; nvlane up; only one that "
+                "was attached to the running machine can be detached",
+            )
 
 
 def _name(device: Device) -> str:

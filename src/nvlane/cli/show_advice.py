@@ -57,6 +57,8 @@ def _fitting(number: int, choice: Choice) -> Iterator[str]:
     if choice.draft and choice.draft.drive:
         holds = f", which holds {choice.draft.holds}" if choice.draft.holds else ""
         yield from _wrapped(f"takes: {choice.draft.drive}{holds}", "     ")
+    if choice.draft and choice.draft.edit:
+        yield from _wrapped(f"in its spec: {choice.draft.edit}", "     ")
     if choice.behind:
         yield from _wrapped(f"not higher, because: {choice.behind}", "     ")
 

@@ -85,6 +85,12 @@ def device_types(monitor: Monitor, driver: str) -> tuple[str, ...]:
     return tuple(str(entry["name"]) for entry in entries if entry["type"] == f"child<{driver}>")
 
 
+def parent_bus(monitor: Monitor, device_id: str) -> str:
+    """The QOM path of the bus that a device sits on, which need not be the one that it was put on."""
+    path = {"path": f"/machine/peripheral/{device_id}", "property": "parent_bus"}
+    return str(monitor.execute("qom-get", path))
+
+
 def chardevs(monitor: Monitor) -> tuple[Chardev, ...]:
     """All character devices and whether their peers are there. QEMU writes 'disconnected:' before the address
     of a client socket that has none (chardev/char-socket.c)."""

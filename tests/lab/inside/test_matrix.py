@@ -1,5 +1,6 @@
-"""The matrix of lanes (src/nvlane/advise), shown: one machine with a lane of every kind that needs a drive, asked what
-QEMU does for each and what it refuses.
+"""The matrix of lanes (src/nvlane/advise), shown: one machine with a lane of every kind that needs a drive. While its
+guest boots, QEMU is asked what it does for each and what it refuses; then the guest is looked at, reset, and loses
+lane by lane.
 
 Lanes are named as the rows of the matrix are. What needs no drive and no guest is asked in
 tests/cli/test_matrix_asked.py. virtio-pmem on a file is not among them: beside a lane of VFIO's, QEMU cannot lock it.
@@ -7,18 +8,18 @@ tests/cli/test_matrix_asked.py. virtio-pmem on a file is not among them: beside 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from asking import BLOCK_QUESTIONS, Disk, blocked, disk_of, refused, ticks
-from at_work import Up, nvlane, unchanged, write_spec
+from asking import BLOCK_QUESTIONS, blocked, disk_of, refused
+from at_work import Up, nvlane, write_spec
 from lab_drives import unmounted, virtual_functions
+from matrix_machine import against, becomes_idle, disk, node, queues, reset, unwatched, wrong
 
-from nvlane.qemu.inspect import chardevs, status, vcpu_threads
-from nvlane.wire.qmp import Qmp, QmpError
+from nvlane.qemu.inspect import chardevs, status
+from nvlane.wire.qmp import QmpError
 
 pytestmark = pytest.mark.lab
 
@@ -35,6 +36,9 @@ LANES = {
 }
 VHOST = ("vhost-user-drive", "vhost-user-file", "vhost-user-daemon")
 BLOCK = ("userspace", "userspace-nvme")
+NVME = ("emulated", "passthrough", "userspace-nvme")
+#: Lanes that a running machine keeps: memory that no guest lets go of, and namespaces that QEMU cannot unplug.
+STAY = ("emulated", "nvdimm-memory")
 #: What QEMU says against the migration of a machine with such a lane. Of all others it says nothing.
 AGAINST = {
     "emulated": "/nvme",
@@ -51,34 +55,23 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def up(work: Path) -> Iterator[Up]:
-    """Nobody looks into the guest: what is asked here is QEMU's to answer."""
-    lanes = [f'name = "{name}"\n{text.format(work=work)}' for name, text in LANES.items()]
-    with virtual_functions("LABVF", 2), unmounted("/srv/sibling"), unchanged():
-        said = nvlane("up", "--json", "--no-verify", write_spec(work, "matrix", *lanes))
-        try:
-            yield Up(name="matrix", said=said.ok())
-        finally:
-            nvlane("down", "--shutdown", "0", "matrix").ok()
-
-
-def _disk(monitor: Qmp, lane: str, work: Path) -> Disk:
-    disk = disk_of(monitor, lane, work)
-    assert disk is not None
-    return disk
+    lanes = {name: text.format(work=work) for name, text in LANES.items()}
+    with virtual_functions("LABVF", 2), unmounted("/srv/sibling"), unwatched(work, lanes, cpus=2, node=0) as running:
+        yield running
 
 
 @pytest.mark.parametrize("question", ["snapshot", "mirror", "backup", "throttle"])
 @pytest.mark.parametrize("lane", BLOCK)
 def test_qemu_does_it(up: Up, work: Path, lane: str, question: str) -> None:
     with up.monitor() as monitor:
-        BLOCK_QUESTIONS[question](_disk(monitor, lane, work))
+        BLOCK_QUESTIONS[question](disk(monitor, lane, work))
         assert status(monitor) == "running"
 
 
 @pytest.mark.parametrize("lane", BLOCK)
 def test_qemu_refuses_to_resize(up: Up, work: Path, lane: str) -> None:
     with up.monitor() as monitor, pytest.raises(QmpError, match=r"Cannot grow NVMe devices|'resize'"):
-        _disk(monitor, lane, work).resize()
+        disk(monitor, lane, work).resize()
 
 
 @pytest.mark.parametrize("question", list(BLOCK_QUESTIONS))
@@ -139,14 +132,10 @@ def test_two_machines_have_parts_of_one_drive(up: Up, work: Path, lane: str) -> 
 
 @pytest.mark.parametrize("lane", ["passthrough", "passthrough-vf", *BLOCK, "vhost-user-drive", "vhost-user-file"])
 def test_idle_it_takes_no_processor(up: Up, lane: str) -> None:
-    """Of all threads but the vCPUs', of QEMU and of the lane's target: one that polls would take a whole processor."""
+    """QEMU, and the lane's target."""
     pids = [int(up.status()["pid"]), *_target(lane)]
     assert len(pids) == (2 if lane in VHOST else 1)
-    with up.monitor() as monitor:
-        guest = vcpu_threads(monitor)
-    deadline = time.monotonic() + 60
-    while (share := _share(pids, guest)) > 0.5:
-        assert time.monotonic() < deadline, f"{share:.0%} of a processor, again and again"
+    becomes_idle(up, pids)
 
 
 def _target(lane: str) -> list[int]:
@@ -155,8 +144,56 @@ def _target(lane: str) -> list[int]:
     return [one["pid"] for one in nvlane("target", "status", "--json").ok().json if one["target"].endswith(f".{lane}")]
 
 
-def _share(pids: list[int], guest: tuple[int, ...]) -> float:
-    before, since = sum(ticks(pid, leave_out=guest) for pid in pids), time.monotonic()
-    time.sleep(1.0)
-    after, seconds = sum(ticks(pid, leave_out=guest) for pid in pids), time.monotonic() - since
-    return (after - before) / os.sysconf("SC_CLK_TCK") / seconds
+@pytest.fixture(scope="module")
+def booted(up: Up) -> Up:
+    """From here on the guest takes part."""
+    assert wrong(up) == []
+    return up
+
+
+@pytest.mark.parametrize("lane", ["emulated", "passthrough", *BLOCK, *VHOST])
+def test_queues(booted: Up, lane: str) -> None:
+    """One for each of the guest's two processors."""
+    assert queues(booted, lane) >= 2
+
+
+@pytest.mark.parametrize("lane", ["emulated", "passthrough", *BLOCK, "vhost-user-drive", "vhost-user-daemon"])
+def test_discard(booted: Up, lane: str) -> None:
+    assert int(booted.read(f"/sys/block/{node(booted, lane)}/queue/discard_max_bytes")) > 0
+
+
+@pytest.fixture(scope="module")
+def again(booted: Up) -> list[dict[str, Any]]:
+    return reset(booted)
+
+
+@pytest.mark.parametrize("lane", list(LANES))
+def test_after_a_reboot(again: list[dict[str, Any]], lane: str) -> None:
+    ours = [piece for piece in again if piece["lane"] == lane]
+    assert ours
+    assert [piece for piece in ours if not piece["ok"]] == []
+
+
+@pytest.mark.parametrize("lane", ["emulated"])
+def test_a_namespace_of_the_start_stays(booted: Up, lane: str) -> None:
+    """QEMU has no hot-unplug for it, and would keep its image open: it is refused, and the controller stays, too."""
+    said = nvlane("detach", booted.name, lane)
+    assert said.status == 1, str(said)
+    assert "nvme-ns has no hot-unplug" in said.err
+    assert wrong(booted) == []
+
+
+@pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in STAY])
+def test_out(booted: Up, lane: str) -> None:
+    """Taken out of the running guest; and with it goes what QEMU had to say against the machine's migration."""
+    gone = against(booted)
+    nvlane("detach", booted.name, lane).ok()
+    for reason in against(booted):
+        gone.remove(reason)
+    assert len(gone) == (lane in AGAINST), gone
+    assert all(AGAINST[lane] in reason for reason in gone), gone
+
+
+def test_what_is_left_is_what_stays(booted: Up) -> None:
+    assert {lane["name"] for lane in booted.status()["lanes"]} == set(STAY)
+    assert len(against(booted)) == len([lane for lane in STAY if lane in AGAINST])

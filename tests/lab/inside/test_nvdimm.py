@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from at_work import GIB, MIB, Up, blank, machine, nvlane, write_spec
+from at_work import GIB, MIB, Up, machine, nvlane, write_spec
+from lab_pmem import as_dax_device
 
-from nvlane.apply import process
 from nvlane.model.claim import Locator, PmemNamespaceClaim
 from nvlane.model.errors import WireError
 from nvlane.verify.look import Look
@@ -27,18 +26,8 @@ CACHESTAT = 451
 
 @pytest.fixture(scope="module")
 def dax_device() -> Iterator[str]:
-    """The lab's own persistent memory as a DAX device, and raw again afterwards."""
-    there = "device_dax" in Path("/proc/modules").read_text().split()
-    # There is no udev here that would load it.
-    process.run(["modprobe", "device_dax"])
-    make = ["ndctl", "create-namespace", "--force", "--reconfig=namespace0.0"]
-    made = process.run([*make, "--mode=devdax", "--map=mem"]).stdout
-    device = f"/dev/{json.loads(made)['daxregion']['devices'][0]['chardev']}"
-    blank(device)
-    yield device
-    process.run([*make, "--mode=raw"])
-    if not there:
-        process.run(["modprobe", "-r", "device_dax"])
+    with as_dax_device() as device:
+        yield device
 
 
 @pytest.fixture(scope="module")
