@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nvlane.advise.cell import Cells, Operation, no, unproven, when, yes
+from nvlane.advise.cell import Cells, Operation, no, when, yes
 from nvlane.advise.evidence import asked, calm, case, inside, lab, life, planned
 
 _LAYER: Final = "QEMU's block layer does it"
@@ -88,7 +88,7 @@ USERSPACE: Final[Cells] = {
 
 USERSPACE_NVME: Final[Cells] = {
     **_userspace("userspace-nvme"),
-    Operation.HOT_PLUG: unproven("QEMU's controller can be plugged; on a drive nobody has tried"),
+    Operation.HOT_PLUG: yes("the drive is bound and plugged", lab("test_in_again", "userspace-nvme")),
     Operation.HOT_UNPLUG: yes("the guest lets go of it, and it goes back", lab("test_out", "userspace-nvme")),
     Operation.LIVE_MIGRATION: no(_NO_NVME, lab("test_what_is_said_against_its_migration", "userspace-nvme")),
 }

@@ -86,7 +86,7 @@ NVDIMM_DAX: Final[Cells] = {
 
 VIRTIO_PMEM: Final[Cells] = {
     **_asked("virtio-pmem"),
-    Operation.HOT_PLUG: unproven("not tried in a running guest; without a slot it is refused"),
+    Operation.HOT_PLUG: when(_WITH_ROOM, calm("test_in", "virtio-pmem"), case("attach/virtio-pmem-refused")),
     Operation.HOT_UNPLUG: no(_STAYS, calm("test_it_stays", "virtio-pmem")),
     Operation.GUEST_REBOOT: yes("the region is there again", calm("test_after_a_reboot", "virtio-pmem")),
     Operation.MULTI_QUEUE: moot(

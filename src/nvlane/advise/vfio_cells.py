@@ -48,7 +48,7 @@ PASSTHROUGH: Final[Cells] = {
 
 PASSTHROUGH_VF: Final[Cells] = {
     **_passthrough("passthrough-vf"),
-    Operation.HOT_PLUG: unproven("not tried with a function in a running guest"),
+    Operation.HOT_PLUG: yes("the function is bound and plugged", lab("test_in_again", "passthrough-vf")),
     Operation.HOT_UNPLUG: yes("and goes back to the host", lab("test_out", "passthrough-vf")),
     Operation.MULTI_QUEUE: unproven("as many queues as the drive was told to give the function"),
     Operation.DISCARD: unproven("as the drive itself has it"),

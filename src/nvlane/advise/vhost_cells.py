@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nvlane.advise.cell import Cells, Operation, no, unproven, when, yes
+from nvlane.advise.cell import Cells, Operation, no, when, yes
 from nvlane.advise.evidence import asked, inside, lab, life, planned, target
 
 _NO_LAYER: Final = "its data does not pass QEMU's block layer, and nvlane-target has no block jobs"
@@ -99,9 +99,12 @@ VHOST_FILE: Final[Cells] = {
 
 _DAEMON: Final = "vhost-user-daemon"
 VHOST_DAEMON: Final[Cells] = {
-    Operation.HOT_PLUG: unproven("planned as with nvlane-target, and not tried in a running guest"),
+    Operation.HOT_PLUG: yes("the daemon comes with it, where memory is shared", lab("test_in_again", _DAEMON)),
     Operation.HOT_UNPLUG: yes("the guest lets go of it, and the daemon ends", lab("test_out", _DAEMON)),
-    Operation.RESIZE: unproven("its own monitor resizes it; whether a guest sees it has not been looked at"),
+    Operation.RESIZE: when(
+        f"{_OWN_MONITOR} (block_resize): the guest sees it at once",
+        lab("test_the_guest_sees_that_it_has_grown", _DAEMON),
+    ),
     Operation.SNAPSHOT: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-snapshot")),
     Operation.MIRROR: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-mirror")),
     Operation.BACKUP: when(_OWN_MONITOR, asked("test_the_storage_daemon_does_it", f"{_DAEMON}-backup")),

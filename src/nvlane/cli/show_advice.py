@@ -40,7 +40,7 @@ def _lines(wish: Wish, choices: Sequence[Choice]) -> Iterator[str]:
     impossible = [choice for choice in choices if not choice.possible]
     if impossible:
         yield "\nnot possible here:"
-        yield from (line for choice in impossible for line in _impossible(choice))
+        yield from _impossible(impossible)
     if fitting and (draft := fitting[0].draft) is not None:
         yield f"\nthe spec of {fitting[0].way.name} (alone: --spec; of another: --spec LANE):\n"
         yield draft.text.rstrip("\n")
@@ -79,10 +79,19 @@ def _lacking(choice: Choice) -> Iterator[str]:
         yield from _wrapped(f"no  {choice.crowd}", "     ", "         ")
 
 
-def _impossible(choice: Choice) -> Iterator[str]:
-    yield f"  {choice.way.name}"
-    for refusal in choice.refusals:
-        yield from (f"  {line}" for line in refusal_text(refusal, lambda _: "").splitlines())
+def _impossible(choices: Sequence[Choice]) -> Iterator[str]:
+    """Ways with the same reasons together; a reason that was said already is not explained again."""
+    groups: dict[tuple[tuple[str, str], ...], list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault(tuple((one.code, one.reason) for one in choice.refusals), []).append(choice)
+    said: set[tuple[str, str]] = set()
+    for reasons, alike in groups.items():
+        yield f"  {', '.join(choice.way.name for choice in alike)}"
+        for refusal in alike[0].refusals:
+            again = (refusal.code, refusal.reason) in said
+            words = f"  {refusal.reason}  [{refusal.code}]" if again else refusal_text(refusal, lambda _: "")
+            yield from (f"  {line}" for line in words.splitlines())
+        said.update(reasons)
 
 
 def _wrapped(text: str, indent: str, further: str = "") -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from asking import BLOCK_QUESTIONS, blocked, disk_of, refused
-from at_work import Up, nvlane, write_spec
-from lab_drives import unmounted, virtual_functions
+from at_work import MIB, Up, nvlane, write_spec
+from lab_drives import unmounted, virtual_functions, wait
 from matrix_machine import against, becomes_idle, disk, node, queues, reset, unwatched, wrong
 
 from nvlane.qemu.inspect import chardevs, status
-from nvlane.wire.qmp import QmpError
+from nvlane.wire.qmp import Qmp, QmpError
 
 pytestmark = pytest.mark.lab
 
@@ -174,13 +174,23 @@ def test_after_a_reboot(again: list[dict[str, Any]], lane: str) -> None:
     assert [piece for piece in ours if not piece["ok"]] == []
 
 
+@pytest.mark.parametrize("lane", ["vhost-user-daemon"])
+def test_the_guest_sees_that_it_has_grown(booted: Up, again: list[dict[str, Any]], lane: str) -> None:
+    """Through the daemon's own monitor. (After the reboot, for it is no longer as large as was claimed.)"""
+    assert again
+    name, larger = node(booted, lane), 80 * MIB
+    with Qmp.connect(str(booted.runtime / lane / "qmp.sock")) as daemon:
+        daemon.execute("block_resize", {"node-name": "disk0", "size": larger})
+    wait("the guest sees it", lambda: int(booted.read(f"/sys/block/{name}/size")) * 512 == larger, 60)
+
+
 @pytest.mark.parametrize("lane", ["emulated"])
 def test_a_namespace_of_the_start_stays(booted: Up, lane: str) -> None:
     """QEMU has no hot-unplug for it, and would keep its image open: it is refused, and the controller stays, too."""
     said = nvlane("detach", booted.name, lane)
     assert said.status == 1, str(said)
     assert "nvme-ns has no hot-unplug" in said.err
-    assert wrong(booted) == []
+    assert [piece for piece in wrong(booted) if piece["lane"] == lane] == []
 
 
 @pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in STAY])
@@ -197,3 +207,15 @@ def test_out(booted: Up, lane: str) -> None:
 def test_what_is_left_is_what_stays(booted: Up) -> None:
     assert {lane["name"] for lane in booted.status()["lanes"]} == set(STAY)
     assert len(against(booted)) == len([lane for lane in STAY if lane in AGAINST])
+
+
+@pytest.mark.parametrize("lane", ["passthrough-vf", "userspace-nvme", "vhost-user-daemon"])
+def test_in_again(booted: Up, work: Path, lane: str) -> None:
+    """Plugged into the running machine, and as claimed."""
+    table = work / f"{lane}.toml"
+    table.write_text(f'[[lane]]\nname = "{lane}-again"\n{LANES[lane].format(work=work / "again")}\n')
+    (work / "again").mkdir(exist_ok=True)
+    said = nvlane("attach", booted.name, table, "--json").ok().json
+    ours = [piece for piece in said["evidence"] if piece["lane"] == f"{lane}-again"]
+    assert ours
+    assert [piece for piece in ours if not piece["ok"]] == []

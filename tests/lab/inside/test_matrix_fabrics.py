@@ -15,7 +15,7 @@ from lab_drives import wait
 from lab_pmem import as_dax_device
 from matrix_machine import against, becomes_idle, disk, node, queues, reset, unwatched, wrong
 
-from nvlane.qemu.inspect import chardevs, status
+from nvlane.qemu.inspect import chardevs, memory_devices, status
 
 pytestmark = pytest.mark.lab
 
@@ -166,3 +166,17 @@ def test_out_and_in(booted: Up, work: Path, lane: str) -> None:
     table.write_text(f'[[lane]]\nname = "{lane}"\n{_namespace(3)}\n')
     said = nvlane("attach", booted.name, table, "--json").ok().json
     assert [piece for piece in said["evidence"] if piece["lane"] == lane and not piece["ok"]] == []
+
+
+@pytest.mark.parametrize("lane", ["virtio-pmem"])
+def test_in(booted: Up, work: Path, lane: str) -> None:
+    """Another one, into the running machine."""
+    table = work / "more.toml"
+    table.write_text(
+        f'[[lane]]\nkind = "nvdimm"\nname = "more"\nbacking = "file"\npath = "{work}/more.raw"\nsize = "32MiB"\n'
+    )
+    said = nvlane("attach", booted.name, table, "--json").ok().json
+    ours = [piece for piece in said["evidence"] if piece["lane"] == "more"]
+    with booted.monitor() as monitor:
+        assert {one.id: one.kind for one in memory_devices(monitor)}["more"] == lane
+    assert [piece for piece in ours if not piece["ok"]] == []
