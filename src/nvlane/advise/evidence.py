@@ -32,6 +32,11 @@ def target(test: str) -> str:
     return f"tests/target/{test}"
 
 
+def jobs(test: str) -> str:
+    """A test of the verbs for disks of a running machine, whose guest writes meanwhile."""
+    return inside(f"test_block_jobs.py::{test}")
+
+
 def planned(name: str, what: str) -> str:
     """A test that plans a way against facts from which something was taken."""
     return f"tests/unit/test_advise.py::{name}[{what}]"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from nvlane.advise.cell import Cells, Operation, no, when, yes
-from nvlane.advise.evidence import asked, inside, lab, life, planned, target
+from nvlane.advise.evidence import asked, inside, jobs, lab, life, planned, target
 
 _NO_LAYER: Final = "its data does not pass QEMU's block layer, and nvlane-target has no block jobs"
 _NO_TARGET: Final = asked("test_nvlane_target_has_no_block_jobs", "vhost-user-file")
 _REBOOT: Final = "the guest is reset and finds it again"
 _QUEUES: Final = "a queue for each processor of the guest"
 _SHARED: Final = "memory must be shared, and memfd will do"
-_BY_THE_TARGET: Final = "by the target: nvlane target rpc NAME bdev_set_qos_limit, in steps of 1000 I/O a second"
+_BY_THE_TARGET: Final = "nvlane throttle, done by the target: in steps of 1000 I/O a second"
 _OWN_MONITOR: Final = "through the daemon's own QMP monitor in the lane's directory"
 
 
@@ -27,7 +27,9 @@ def _nvlane(way: str) -> Cells:
         Operation.SNAPSHOT: no(_NO_LAYER, _without(way, "snapshot"), _NO_TARGET),
         Operation.MIRROR: no(_NO_LAYER, _without(way, "mirror"), _NO_TARGET),
         Operation.BACKUP: no(_NO_LAYER, _without(way, "backup"), _NO_TARGET),
-        Operation.THROTTLE: when(_BY_THE_TARGET, target("test_rpc_methods.py::test_limits")),
+        Operation.THROTTLE: when(
+            _BY_THE_TARGET, jobs("test_limits_by_the_target"), target("test_rpc_methods.py::test_limits")
+        ),
         Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", way)),
         Operation.MULTI_QUEUE: yes(_QUEUES, lab("test_queues", way)),
         Operation.NEEDS_HUGEPAGES: no(_SHARED, planned("test_without_hugepages", way)),
@@ -73,7 +75,8 @@ VHOST_FILE: Final[Cells] = {
     ),
     Operation.HOT_UNPLUG: yes("and goes with it", life("vhost-user"), lab("test_out", "vhost-user-file")),
     Operation.RESIZE: when(
-        "make the file larger, then nvlane target rpc NAME bdev_aio_rescan: the guest sees it at once",
+        "nvlane resize, done by the target: the guest sees it at once; it grows, and never shrinks",
+        jobs("test_resized_by_the_target"),
         target("test_guest.py::test_the_guest_sees_that_a_disk_has_grown[blk-split]"),
     ),
     Operation.LIVE_MIGRATION: when(
