@@ -62,6 +62,15 @@ def test_on_a_rich_host_every_way_is_possible(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", BY_NAME)
+def test_without_a_guest_of_nvlanes_own_the_spec_names_what_it_boots(way: str) -> None:
+    bare = dataclasses.replace(rich(), probe_kernel="", probe_initrd="")
+    made = drafts(BY_NAME[way], Wish(), bare)
+    assert not isinstance(made, Unfit)
+    assert all('image = "boot.qcow2"' in draft.text for draft in made)
+    assert _codes(way, bare) == set()
+
+
+@pytest.mark.parametrize("way", BY_NAME)
 def test_without_an_iommu(way: str) -> None:
     """Groups gone, a way is refused if and only if the matrix says that it needs them."""
     functions = tuple(dataclasses.replace(function, iommu_group=None) for function in rich().functions)

@@ -25,6 +25,10 @@ PLACEHOLDER_ADDRESS = "192.0.2.1"
 PLACEHOLDER_NQN = f"{UUID_NQN}00000000-0000-0000-0000-000000000000"
 
 
+#: What a machine boots from where nobody says it and nvlane's own probe guest cannot be made.
+UNNAMED_IMAGE = "boot.qcow2"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A spec as text and as read from it. `drive` is what of this host's drives it takes, and `holds` what is on that;
@@ -51,7 +55,9 @@ def drafts(way: Way, wish: Wish, facts: Facts) -> tuple[Draft, ...] | Unfit:
     tables = _tables(way, wish, facts)
     if isinstance(tables, Unfit):
         return tables
-    return tuple(_draft({"kind": str(way.kind), **keys}, wish, drive, edit) for keys, drive, edit in tables)
+    boot = wish.image or ("" if facts.probe_initrd else UNNAMED_IMAGE)
+    named = dataclasses.replace(wish, image=boot)
+    return tuple(_draft({"kind": str(way.kind), **keys}, named, drive, edit) for keys, drive, edit in tables)
 
 
 _Keys = Mapping[str, object]
@@ -185,6 +191,8 @@ def _draft(keys: _Keys, wish: Wish, drive: Drive | None, edit: str) -> Draft:
 def _lines(keys: _Keys, wish: Wish, edit: str) -> Iterator[str]:
     yield "[machine]"
     yield f"name = {_toml(wish.machine)}"
+    if wish.image == UNNAMED_IMAGE:
+        yield "# name what it boots from: nvlane's own probe guest cannot be made on this host"
     if wish.image:
         yield f"image = {_toml(wish.image)}"
     yield ""
