@@ -9,9 +9,10 @@ import libvirt_host as libvirt
 import pytest
 from at_work import nvlane, unchanged
 from fabric_room import FIRST, exported, fabrics_lane, networks, target_files
+from lab_drives import address, driver_of
 
 from nvlane.lab import libvirtd
-from nvlane.lab.libvirtd import IMAGES, URI, definition, virsh
+from nvlane.lab.libvirtd import IMAGES, URI, defined, definition, virsh
 
 pytestmark = pytest.mark.lab
 
@@ -24,6 +25,13 @@ LANES = {
     "vhost": 'kind = "vhost-user"\ndrive = "serial:LABDRIVE2"\nnamespace = 2\nwrite_proof = true',
     "emu": f'kind = "emulated"\nserial = "12345"\nwrite_proof = true\n'
     f'namespaces = [{{ image = "{IMAGES}/emu.qcow2", size = "64MiB" }}]',
+}
+#: For one that `up` starts, all at once.
+TOGETHER = {
+    "pass": LANES["pass"],
+    "blk": LANES["blk"],
+    "scsi": LANES["scsi"],
+    "drive": 'kind = "vhost-user"\nfrontend = "virtio-scsi"\ndrive = "serial:LABDRIVE1"',
 }
 
 
@@ -64,3 +72,24 @@ def test_a_namespace_of_a_fabric_into_a_running_domain_and_out(hot: str, tmp_pat
     assert [proof["ok"] for proof in proofs] == [True, True]
     assert definition("hot") == hot
     assert "hot" not in nvlane("status", "--json").ok().out
+
+
+def test_up_on_a_definition_verified_and_down(tmp_path: Path) -> None:
+    """A spec with `connect`: the domain gets all lanes, and shared memory, and is started; down ends all of it."""
+    with defined("whole", memory=320) as before, unchanged():
+        taken = [address(serial) for serial in ("LABDRIVE1", "LABDRIVE2", "LABSPARE", "LABVF")]
+        tables = "".join(f'[[lane]]\nname = "{name}"\n{text}\n' for name, text in TOGETHER.items())
+        spec = tmp_path / "whole.toml"
+        spec.write_text(f'[machine]\nname = "whole"\nconnect = "{URI}"\n{tables}')
+        up = nvlane("up", "--json", "--yes", spec)
+        assert up.status == 0, str(up)
+        (said,) = up.json
+        assert said["verified"] is True
+        assert {piece["lane"] for piece in said["evidence"]} == TOGETHER.keys()
+        assert {driver_of(function) for function in taken} == {"vfio-pci"}
+        shown = definition("whole")
+        assert "<hostdev mode='subsystem' type='pci' managed='no'>" in shown
+        assert shown.count("<disk type='nvme' device='disk'>") == 2
+        down = nvlane("down", "--json", "--shutdown", "0", "whole").ok().json[0]
+        assert [proof["ok"] for proof in down["proofs"]] == [True] * 3
+        assert definition("whole") == before
