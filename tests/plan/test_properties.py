@@ -22,6 +22,7 @@ from nvlane.plan import step as steps
 from nvlane.plan.block_step import BlockStep
 from nvlane.plan.domain_step import DomainStep
 from nvlane.plan.fabrics_step import LinkConfigNode, MakeConfigNode, MountConfigfs
+from nvlane.plan.migrate_step import MigrateStep
 from nvlane.plan.plan import Plan
 from nvlane.plan.step import StartMachine, StartTarget
 from nvlane.qemu.render import argv
@@ -113,5 +114,6 @@ def test_steps_survive_the_journal() -> None:
     # Hugetlbfs is `nvlane host`'s, the Target's half of a fabric `nvlane fabrics export`'s (test_export).
     others = {steps.MountHugetlbfs, MountConfigfs, MakeConfigNode, LinkConfigNode}
     others |= set(typing.get_args(DomainStep))  # of tests/libvirtd
-    others |= set(typing.get_args(BlockStep))  # of machines that run: tests/cli/test_disk_work.py
+    # Of machines that run: tests/cli/test_disk_work.py and test_migrate_verb.py.
+    others |= {*typing.get_args(BlockStep), *typing.get_args(MigrateStep)}
     assert seen >= set(typing.get_args(steps.Step)) - others

@@ -83,13 +83,14 @@ def _details(seen: Seen) -> str:
                 if piece.lane == lane.number
             ]
         lines += [f"  disk     {disk.name}: {disk.path} ({disk.format})" for disk in disks_of(record)]
-        lines += [f"  job      {work.id}: {work.disk}{_way(work)}" for work in record.work]
+        lines += [f"  job      {work.id}{': ' if work.disk else ''}{work.disk}{_way(work)}" for work in record.work]
     lines += [f"  to undo  {entry.step.describe()}" for entry in reversed(run.outstanding)]
     return "\n".join(lines)
 
 
 def _way(work: WorkRecord) -> str:
-    return ", kept the same" if work.left else ", cut short: nvlane restore puts it right"
+    of = f" of {work.disk}" if work.disk else ""
+    return f"{of}, kept the same" if work.left else f"{of}, cut short: nvlane restore puts it right"
 
 
 def _json(seen: Seen) -> dict[str, Any]:

@@ -46,6 +46,7 @@ SECTIONS: Final[dict[str, tuple[Verb, ...]]] = {
         _verb("jobs", "The copies that a machine is at, and their end."),
         _verb("throttle", "Limit what a disk may do, and show the limits."),
         _verb("resize", "Give a disk another size."),
+        _verb("migrate", "Move the machine to a second QEMU."),
     ),
     "The host": (
         _verb("restore", "After a crash: put back what an interrupted run changed."),

@@ -15,6 +15,7 @@ from nvlane.model.size import format_size
 from nvlane.plan.block_step import BlockInverse, BlockStep
 from nvlane.plan.domain_step import DomainInverse, DomainStep
 from nvlane.plan.fabrics_step import FabricsInverse, FabricsStep
+from nvlane.plan.migrate_step import MigrateInverse, MigrateStep
 
 
 def _names(devices: tuple[Device, ...]) -> str:
@@ -349,6 +350,7 @@ Step = (
     | StartMachine
     | PlugDevices
     | BlockStep
+    | MigrateStep
     | FabricsStep
     | DomainStep
 )
@@ -363,6 +365,7 @@ Inverse = (
     | StopMachine
     | UnplugDevices
     | BlockInverse
+    | MigrateInverse
     | FabricsInverse
     | DomainInverse
 )

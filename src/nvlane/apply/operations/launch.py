@@ -27,6 +27,7 @@ from nvlane.apply.operations.operation import PUT_BACK, Fate, Idempotent, Keep, 
 from nvlane.apply.operations.processes import TOKEN_NAME, boot_id, find_by_token, start_time_of
 from nvlane.model.errors import HostError, NvlaneError
 from nvlane.model.host import Host
+from nvlane.plan.migrate_step import ReceiveMachine
 from nvlane.plan.step import Inverse, StartMachine, StartTarget, StopMachine, StopTarget
 
 #: The first descriptor number of a handed-over socket; 0 to 2 are the standard ones, the rest leaves room.
@@ -116,22 +117,24 @@ def _check(launch: Launch, found: FoundProcess) -> None:
 
 
 class StartMachineOperation:
-    """QEMU. `launcher` is what knows its arguments."""
+    """QEMU, and a second one that waits for the machine. `launcher` is what knows its arguments."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
-    def observe(self, host: Host, step: StartMachine) -> FoundProcess:
+    def observe(self, host: Host, step: StartMachine | ReceiveMachine) -> FoundProcess:
         return _found(host, self._launcher.launch(step))
 
-    def check(self, host: Host, step: StartMachine, found: FoundProcess) -> None:  # noqa: ARG002
+    def check(self, host: Host, step: StartMachine | ReceiveMachine, found: FoundProcess) -> None:  # noqa: ARG002
         _check(self._launcher.launch(step), found)
 
-    def perform(self, host: Host, step: StartMachine, found: FoundProcess, keep: Keep) -> None:
+    def perform(self, host: Host, step: StartMachine | ReceiveMachine, found: FoundProcess, keep: Keep) -> None:
         make_directories(host, found.missing)
         start_process(host, self._launcher, step, found.token, keep)
 
-    def inverse(self, step: StartMachine, found: FoundProcess, result: MadeProcess | None) -> Inverse | None:
+    def inverse(
+        self, step: StartMachine | ReceiveMachine, found: FoundProcess, result: MadeProcess | None
+    ) -> Inverse | None:
         launch = self._launcher.launch(step)
         return StopMachine(
             name=launch.name,

@@ -8,6 +8,7 @@ from typing import Any
 
 from nvlane.apply.block_qemu import QemuBlocks
 from nvlane.apply.domains import LibvirtDomains
+from nvlane.apply.migrate_qemu import QemuMigrator
 from nvlane.apply.operations.block import (
     BlockLayer,
     CancelBlockJobReversal,
@@ -42,27 +43,29 @@ from nvlane.apply.operations.fabric import ConnectFabricOperation, DisconnectFab
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
 from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
 from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
+from nvlane.apply.operations.migrate import MigrateMachineOperation, Migrator, StayHereReversal
 from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal, no_others
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
 from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNamespaceReversal
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.owner import DisownPathReversal, OwnPathOperation
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
-from nvlane.plan import block_step, domain_step
+from nvlane.plan import block_step, domain_step, migrate_step
 from nvlane.plan import fabrics_step as fabrics
 from nvlane.plan import step as steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launchers:
-    """Who knows how to start what: QEMU, each target engine by name, hot-plug and the block layer; and who speaks to
-    libvirt."""
+    """Who knows how to start what: QEMU, each target engine by name, hot-plug, the block layer and migration; and who
+    speaks to libvirt."""
 
     machine: Launcher
     plugger: Plugger
     targets: Mapping[str, Launcher] = field(default_factory=dict)
     domains: Domains = field(default_factory=LibvirtDomains)
     blocks: BlockLayer = field(default_factory=QemuBlocks)
+    migrator: Migrator = field(default_factory=QemuMigrator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +143,8 @@ def operations(launchers: Launchers) -> Operations:
             steps.StartMachine: StartMachineOperation(launchers.machine),
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
             **_blocks(launchers.blocks),
+            migrate_step.ReceiveMachine: StartMachineOperation(launchers.machine),
+            migrate_step.MigrateMachine: MigrateMachineOperation(launchers.migrator),
             **_fabrics(no_others),
             domain_step.OwnPath: OwnPathOperation(),
             domain_step.DefineDomain: DefineDomainOperation(launchers.domains),
@@ -157,6 +162,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.StopMachine: StopReversal(launchers.machine),
             steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
             **_blocks_back(launchers.blocks),
+            migrate_step.StayHere: StayHereReversal(launchers.migrator),
             **_fabrics_back(no_others),
             domain_step.DisownPath: DisownPathReversal(),
             domain_step.RedefineDomain: RedefineDomainReversal(launchers.domains),

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
+from nvlane.apply import migrate_qemu
 from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
 from nvlane.apply.record import Undone
@@ -24,11 +26,17 @@ from nvlane.cli.service.record import MachineRecord, WorkRecord, keep, recall
 from nvlane.cli.service.runs import RunState, look_at, must_be_up
 from nvlane.cli.service.tell import Tell
 from nvlane.cli.service.world import World
+from nvlane.model.device import Device, SocketChardev
 from nvlane.model.errors import Bug, HostError
-from nvlane.plan.step import CreateImage, Step
+from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine
+from nvlane.plan.step import CreateImage, StartMachine, StartTarget, Step
 from nvlane.qemu import blocks
 from nvlane.wire.lines import PeerClosed
 from nvlane.wire.qmp import Qmp
+
+#: Seconds for a second QEMU to begin, once it has all of the machine.
+SENT: Final = 120.0
+_OF_QEMU: Final = (StartMachine, ReceiveMachine, StartTarget)
 
 
 class Work:
@@ -44,9 +52,10 @@ class Work:
         self.record = record
         keep(self.journal, record)
 
-    def do(self, steps: Sequence[Step]) -> tuple[int, ...]:
+    def do(self, steps: Sequence[Step], *, keep: bool = False) -> tuple[int, ...]:
         return apply(
             steps,
+            keep=keep,
             host=self.world.host,
             journal=self.journal,
             operations=self.world.operations,
@@ -153,12 +162,72 @@ def put_right(work: Work) -> UndoReport:
     """See through, or take back, what was cut short: by what QEMU says the disk is on now."""
     steps = UndoReport(steps=())
     for cut in [one for one in work.record.work if not one.left or _is_on(work.record, one)]:
-        if _is_on(work.record, cut):
+        if cut.runtime:
+            report = settle_migration(work, cut)
+            steps = UndoReport(steps=(*steps.steps, *report.steps))
+        elif _is_on(work.record, cut):
             work.move(cut, "the disk is on it")
         else:
             report = work.give_up(cut)
             steps = UndoReport(steps=(*steps.steps, *report.steps))
     return steps
+
+
+def settle_migration(work: Work, cut: WorkRecord) -> UndoReport:
+    """By where the guest runs: the first QEMU ends, or the second."""
+    target = f"{cut.runtime}/qmp.sock"
+    if migrate_qemu.has_arrived(target, wait=SENT if migrate_qemu.was_sent(work.record.qmp) else 0):
+        return go_over(work, cut)
+    # The guest first: unless it goes on where it was, the second QEMU must not be ended.
+    moves = [entry.n for entry in work.journal.entries() if isinstance(entry.step, MigrateMachine) and not entry.undone]
+    report = work.undo([number for number in work.numbers(cut) if number in moves])
+    if report.failed:
+        return report
+    rest = work.give_up(cut)
+    return UndoReport(steps=(*report.steps, *rest.steps))
+
+
+def go_over(work: Work, cut: WorkRecord) -> UndoReport:
+    """The second QEMU is the machine's: the record names it, and what the first one had goes."""
+    mine = work.numbers(cut)
+    entries = {entry.n: entry for entry in work.journal.entries() if not entry.undone}
+    for number in mine:
+        if isinstance(entries[number].step, MigrateMachine):
+            work.journal.append(Undone(n=number, kept="it is there"))
+    old = [n for n, entry in entries.items() if n not in mine and isinstance(entry.step, _OF_QEMU)]
+    targets = {entry.step.name: n for n, entry in entries.items() if n in mine and isinstance(entry.step, StartTarget)}
+    names = {n: entry.step.name for n, entry in entries.items() if n in old and isinstance(entry.step, StartTarget)}
+    moved = [n for n in old if n not in names or names[n] in targets]
+    swap = {n: targets[name] for n, name in names.items() if name in targets}
+    work.keep(in_runtime(work.record, cut.runtime, swap))
+    report = work.undo(moved)
+    if not report.failed:
+        work.forget(cut)
+    return report
+
+
+def in_runtime(record: MachineRecord, runtime: str, swap: Mapping[int, int]) -> MachineRecord:
+    """The record of a machine whose sockets stand in another directory; `swap`: the steps that its targets have now."""
+    was = record.machine.runtime
+    lanes = tuple(
+        dataclasses.replace(
+            lane,
+            devices=elsewhere(lane.devices, was, runtime),
+            steps=tuple(swap.get(number, number) for number in lane.steps),
+        )
+        for lane in record.lanes
+    )
+    return dataclasses.replace(record, machine=dataclasses.replace(record.machine, runtime=runtime), lanes=lanes)
+
+
+def elsewhere(devices: tuple[Device, ...], was: str, runtime: str) -> tuple[Device, ...]:
+    """The same devices with their sockets in another directory."""
+    return tuple(
+        dataclasses.replace(device, path=runtime + device.path.removeprefix(was))
+        if isinstance(device, SocketChardev) and device.path.startswith(f"{was}/")
+        else device
+        for device in devices
+    )
 
 
 def _is_on(record: MachineRecord, work: WorkRecord) -> bool:

@@ -20,6 +20,7 @@ from nvlane.cli.service.world import World
 from nvlane.model.claim import Evidence
 from nvlane.model.device import BootDisk
 from nvlane.model.errors import HostError, WireError
+from nvlane.plan.migrate_step import ReceiveMachine
 from nvlane.plan.step import StartMachine
 from nvlane.wire.qmp import Qmp
 
@@ -69,7 +70,8 @@ def _undo(world: World, name: str, journal: Journal, tell: Tell) -> WentDown:
         put_right(work)
         record = work.record
     # The machine first: while it runs, its guest would be asked to let go of each attached lane, and may not answer.
-    started = [entry.n for entry in journal.entries() if isinstance(entry.step, StartMachine) and not entry.undone]
+    machines = [entry for entry in journal.entries() if isinstance(entry.step, StartMachine | ReceiveMachine)]
+    started = [entry.n for entry in machines if not entry.undone]
     report = _backwards(world, journal, tell, only=started)
     # A namespace of a fabric is read while this host is still connected: afterwards it is only at its Target.
     early = read_early(world, record, tell) if record is not None and not report.failed else ()

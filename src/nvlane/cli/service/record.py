@@ -67,6 +67,7 @@ class WorkRecord:
     left: bool = False
     target: BlockNode | None = None
     over: bool = False  # the target keeps the old node below it: a snapshot
+    runtime: str = ""  # of a migration: where the second QEMU has its sockets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

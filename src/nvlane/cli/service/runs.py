@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from types import UnionType
 from typing import Final
 
 from nvlane.apply.lock import locked_directory
@@ -13,6 +14,7 @@ from nvlane.apply.store import HOST_RUN, RunRecord
 from nvlane.cli.service.record import DomainPlace, MachineRecord, recall
 from nvlane.cli.service.world import World
 from nvlane.model.errors import HostError, NvlaneError
+from nvlane.plan.migrate_step import ReceiveMachine
 from nvlane.plan.step import StartMachine, StartTarget
 
 #: The note of a run that is a target without a machine: whether its start was complete.
@@ -118,10 +120,10 @@ def cut_short(run: RunRecord, record: MachineRecord) -> tuple[int, ...]:
 
 def machine_pid(world: World, run: RunRecord) -> int:
     """The process of a run's machine, proven by its start time; 0 when it has ended."""
-    return _pid_of(world, run, StartMachine)
+    return _pid_of(world, run, StartMachine | ReceiveMachine)
 
 
-def _pid_of(world: World, run: RunRecord, kind: type[StartMachine | StartTarget]) -> int:
+def _pid_of(world: World, run: RunRecord, kind: type[StartTarget | StartMachine] | UnionType) -> int:
     for entry in run.outstanding:
         made = entry.result
         if isinstance(entry.step, kind) and isinstance(made, MadeProcess):

@@ -1,0 +1,209 @@
+"""`migrate`: a machine to a second QEMU on this host, while its guest runs.
+
+::
+
+    QEMU ──── unix socket: memory and devices ────> second QEMU (-incoming)
+      │ disks: the same files, opened by the second one only when it has everything
+    target ── the same file ──> second target, one for each vhost-user lane
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nvlane.apply.migrate_qemu import QemuMigrator, blocked
+from nvlane.apply.operations.migrate import MigrateMachineOperation
+from nvlane.apply.operations.operation import Operation
+from nvlane.cli.service.block_work import Work, at_work, elsewhere, go_over, settle_migration
+from nvlane.cli.service.disks import disks_of
+from nvlane.cli.service.record import MachineRecord, WorkRecord
+from nvlane.cli.service.refused import PlanRefused
+from nvlane.cli.service.tell import Tell
+from nvlane.cli.service.world import World
+from nvlane.model.device import Device, Object
+from nvlane.model.errors import Bug, HostError
+from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine
+from nvlane.plan.plan import Refusal
+from nvlane.plan.step import MakeDirectory, StartMachine, StartTarget, Step
+from nvlane.qemu import inspect
+from nvlane.qemu.migration import MigrationNow, migration
+from nvlane.spec.lane import LaneKind
+from nvlane.targets.table import ENGINES
+from nvlane.wire.qmp import Qmp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrated:
+    """A machine that runs in another QEMU: its process, its sockets, and the guest's pause in ms."""
+
+    machine: str
+    pid: int
+    qmp: str
+    downtime: int
+
+
+def migrate(world: World, name: str, tell: Tell, watch: Callable[[MigrationNow], None]) -> Migrated:
+    """Move a machine. Raises PlanRefused before anything is changed; when it breaks off, the guest goes on where it
+    was."""
+    from nvlane.cli.service.runs import machine_pid
+
+    with at_work(world, name, tell) as work:
+        start = _start(work)
+        runtime = _next_runtime(work.record.machine.runtime)
+        reasons = tuple(_refusals(work, world))
+        if reasons:
+            raise PlanRefused(name, reasons, work.record.lane_name)
+        cut = WorkRecord(id="migration", disk="", first=work.journal.next_n, runtime=runtime)
+        move = MigrateMachine(
+            machine=name, source=work.record.qmp, target=f"{runtime}/qmp.sock", socket=f"{runtime}/migrate.sock"
+        )
+        watched: dict[type, Operation[Any]] = {MigrateMachine: MigrateMachineOperation(QemuMigrator(watch))}
+        table = dataclasses.replace(world.operations, forward={**world.operations.forward, **watched})
+        work.world = dataclasses.replace(world, operations=table)
+        work.begin(cut)
+        try:
+            # Where it breaks off, the way back depends on where the guest is: the loop's own undo does not ask.
+            work.do((*_steps(work, start, runtime), move), keep=True)
+            with Qmp.connect(work.record.qmp) as monitor:
+                downtime = migration(monitor).downtime
+        except BaseException:
+            tell.phase("finding out where the guest is")
+            settle_migration(work, cut).raise_for_failed()
+            raise
+        go_over(work, cut).raise_for_failed()
+        qmp = work.record.qmp
+    return Migrated(machine=name, pid=machine_pid(world, world.store.read(name)), qmp=qmp, downtime=downtime)
+
+
+def _start(work: Work) -> StartMachine | ReceiveMachine:
+    for entry in work.journal.entries():
+        if isinstance(entry.step, StartMachine | ReceiveMachine) and not entry.undone:
+            return entry.step
+    raise Bug(f"{work.record.name} is up, and no step started it")
+
+
+def _next_runtime(now: str) -> str:
+    """The directory of the next QEMU: NAME, NAME~2, NAME~3, ..."""
+    base, mark, number = now.rpartition("~")
+    return f"{base}~{int(number) + 1}" if mark and number.isdecimal() else f"{now}~2"
+
+
+def _steps(work: Work, start: StartMachine | ReceiveMachine, runtime: str) -> Iterator[Step]:
+    record, was = work.record, work.record.machine.runtime
+    yield MakeDirectory(path=runtime)
+    for target in _targets(work):
+        directory = runtime + target.directory.removeprefix(was)
+        if target.export is None:
+            continue
+        socket = runtime + target.export.socket.removeprefix(was)
+        yield MakeDirectory(path=directory)
+        yield dataclasses.replace(target, directory=directory, export=dataclasses.replace(target.export, socket=socket))
+    yield ReceiveMachine(
+        binary=start.binary,
+        machine=dataclasses.replace(record.machine, runtime=runtime),
+        devices=elsewhere(_devices(record), was, runtime),
+        memlock=start.memlock,
+    )
+
+
+def _devices(record: MachineRecord) -> tuple[Device, ...]:
+    return tuple(device for lane in record.present for device in lane.devices)
+
+
+def _targets(work: Work) -> Iterator[StartTarget]:
+    for entry in work.journal.entries():
+        if isinstance(entry.step, StartTarget) and not entry.undone:
+            yield entry.step
+
+
+def _refusals(work: Work, world: World) -> Iterator[Refusal]:
+    """What QEMU says stands in the way, and what it cannot know: that two of them on one host would share it."""
+    record = work.record
+    for reason in blocked(record.qmp):
+        yield _refuse(None, "migration-blocked", f"QEMU: {reason}", "take a lane that migrates: nvlane advise --matrix")
+    for job in record.work:
+        yield _refuse(None, "job-runs", f"{job.disk} is being copied", f"nvlane jobs {record.name} --cancel {job.id}")
+    for lane in record.lanes:
+        if lane.text or lane.detached:
+            word = "detached from" if lane.detached else "attached to"
+            yield _refuse(
+                lane.number, "lanes-changed", f"it was {word} the machine while that ran: a new QEMU would give "
+                "out other slots", "bring the machine down and up with the spec that it has now",
+            )  # fmt: skip
+        yield from _lane_refusals(lane.number, lane.kind, lane.devices)
+    for disk in disks_of(record):
+        if disk.kind == "drive" and disk.lane is not None:
+            yield _refuse(
+                disk.lane.number, "drive-not-shared", "one controller cannot be driven by two QEMUs at once",
+                "nvlane mirror moves the disk to a file first",
+            )  # fmt: skip
+    for target in _targets(work):
+        yield from _target_refusals(work, target)
+    with Qmp.connect(record.qmp) as monitor:
+        state = inspect.status(monitor)
+    if state != "running":
+        yield _refuse(None, "not-running", f"the machine is '{state}'", "let its guest run")
+    yield from _memory_refusals(record, world)
+
+
+def _lane_refusals(number: int, kind: str, devices: tuple[Device, ...]) -> Iterator[Refusal]:
+    """Memory that both QEMUs would map: the second would write old pages over what the guest has just stored."""
+    if kind != LaneKind.NVDIMM:
+        return
+    for device in devices:
+        if isinstance(device, Object) and device.properties.get("mem-path"):
+            yield _refuse(
+                number, "memory-shared", f"{device.properties['mem-path']} would be mapped by both QEMUs at once",
+                "take backing = \"memory\", or bring the machine down",
+            )  # fmt: skip
+
+
+def _target_refusals(work: Work, target: StartTarget) -> Iterator[Refusal]:
+    lane = next((one for one in work.record.present if target.name == f"{work.record.name}.{one.name}"), None)
+    number, export = lane.number if lane else None, target.export
+    if not ENGINES[target.engine].reconnects:
+        yield _refuse(
+            number, "engine-migration", f"{target.engine} does not tell QEMU which pages it writes",
+            'engine = "nvlane" does',
+        )  # fmt: skip
+    elif export is not None and export.address is not None:
+        yield _refuse(
+            number, "drive-not-shared", "one controller cannot be driven by two targets at once",
+            "take the fabrics lane, which both can connect to",
+        )  # fmt: skip
+    elif export is not None and export.malloc:
+        yield _refuse(
+            number, "memory-not-shared", "what is in the memory of one target is not in that of another", "take a file"
+        )
+
+
+def _memory_refusals(record: MachineRecord, world: World) -> Iterator[Refusal]:
+    """For a while there are two of the guest's memory."""
+    machine = record.machine
+    if machine.hugepage:
+        name = f"/sys/kernel/mm/hugepages/hugepages-{machine.hugepage // 1024}kB/free_hugepages"
+        free, what = int(world.host.read_text(name)) * machine.hugepage, "free hugepages"
+    else:
+        free, what = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "free memory"
+    if free < machine.memory:
+        yield _refuse(
+            None, "memory-twice", f"a second QEMU needs {machine.memory} bytes, and there are {free} bytes of {what}",
+            "make room, or bring the machine down and up",
+        )  # fmt: skip
+
+
+def _refuse(lane: int | None, code: str, reason: str, remedy: str) -> Refusal:
+    return Refusal(code=code, lane=lane, reason=reason, remedy=remedy)
+
+
+def no_other_place(to: str) -> None:
+    """Raises HostError for anything but this host."""
+    if to != "local":
+        raise HostError(
+            f"'{to}': nvlane moves machines between two QEMUs of one host only",
+            remedy="--to local; or nvlane down here, copy the images, and nvlane up there",
+        )
