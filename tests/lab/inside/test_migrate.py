@@ -49,7 +49,7 @@ def test_while_the_guest_writes(up: Up) -> None:
         before = write(guest, path, 4 * MIB, 1)
         boot = guest.hello().boot_id
     was = up.status()
-    written: list[str] = []
+    written, ended = list[str](), list[str]()
     enough = threading.Event()
 
     def again() -> None:
@@ -58,7 +58,7 @@ def test_while_the_guest_writes(up: Up) -> None:
                 written.append(write(guest, path, 8 * MIB, len(written) + 2))
 
     # The channel to the guest is the first QEMU's, and ends with it: the last pattern may have no answer.
-    thread = threading.Thread(target=lambda: _until_it_ends(again))
+    thread = threading.Thread(target=lambda: _until_it_ends(again, ended))
     thread.start()
     try:
         moved = nvlane("migrate", "move", "--json").ok().json
@@ -70,6 +70,7 @@ def test_while_the_guest_writes(up: Up) -> None:
     now = up.status()
     assert (now["state"], now["pid"]) == ("up", moved["pid"])
     assert not alive(was["pid"])
+    assert not ended or "socket" in ended[0] or "probe.sock" in ended[0]
     with ProbeGuest(Path(moved["qmp"]).parent / "probe.sock") as guest:
         guest.wait_until_up(deadline=60.0)
         assert guest.hello().boot_id == boot
@@ -79,8 +80,8 @@ def test_while_the_guest_writes(up: Up) -> None:
     assert nvlane("verify", "move").ok()
 
 
-def _until_it_ends(deed: Callable[[], None]) -> None:
+def _until_it_ends(deed: Callable[[], None], ended: list[str]) -> None:
     try:
         deed()
     except WireError as error:
-        print(f"the channel of the first QEMU ended: {error}")
+        ended.append(error.message)
