@@ -23,6 +23,8 @@ _MASKS = (
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9a-f]{24,}\b"), "DIGEST"),
     (re.compile(r"\bnvme\d+"), "nvmeN"),
+    # A drive that was pulled and put back is in a group of another number.
+    (re.compile(r"(IOMMU group |QEMU NVMe Ctrl +\S+ +)\d+"), r"\1GROUP"),
     (re.compile(r" +$"), ""),
 )
 #: Runs one command of shell, and gives its exit status and what it printed.
