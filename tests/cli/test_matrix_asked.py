@@ -181,6 +181,16 @@ def test_qemu_refuses_to_migrate_it(running: Running) -> None:
             monitor.execute("migrate", {"uri": f"unix:{running.directory}/nobody.sock"})
 
 
+@_of("emulated", "vhost-user-daemon", "virtio-pmem")
+def test_nvlane_does_not_migrate_it(running: Running) -> None:
+    code = {"emulated": "migration-blocked", "vhost-user-daemon": "engine-migration", "virtio-pmem": "memory-shared"}
+    said = running.program("migrate", "vm", "--json")
+    assert said.returncode == 3, said.stderr
+    assert code[running.lane] in [one["code"] for one in json.loads(said.stdout)["error"]["refusals"]]
+    with running.monitor() as monitor:
+        assert status(monitor) == "running"
+
+
 @_of(*LANES)
 def test_who_serves_it(running: Running) -> None:
     """A lane with a link is served by a process of its own, any other by QEMU."""

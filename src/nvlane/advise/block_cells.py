@@ -41,7 +41,11 @@ EMULATED: Final[Cells] = {
     ),
     Operation.BACKUP: yes(_LAYER, asked("test_qemu_does_it", "emulated-backup")),
     Operation.THROTTLE: yes(_LAYER, asked("test_qemu_does_it", "emulated-throttle")),
-    Operation.LIVE_MIGRATION: no(_NO_NVME, asked("test_qemu_refuses_to_migrate_it", "emulated")),
+    Operation.LIVE_MIGRATION: no(
+        _NO_NVME,
+        asked("test_qemu_refuses_to_migrate_it", "emulated"),
+        asked("test_nvlane_does_not_migrate_it", "emulated"),
+    ),
     Operation.TARGET_RESTART: no(_ITSELF, asked("test_who_serves_it", "emulated")),
     Operation.GUEST_REBOOT: yes(_REBOOT, lab("test_after_a_reboot", "emulated")),
     Operation.MULTI_QUEUE: yes(_QUEUES, lab("test_queues", "emulated")),
@@ -87,7 +91,7 @@ USERSPACE: Final[Cells] = {
     Operation.HOT_PLUG: yes("the drive is bound and plugged", life("userspace"), lab("test_out", "userspace")),
     Operation.HOT_UNPLUG: yes("and goes back to the host", life("userspace"), lab("test_out", "userspace")),
     Operation.LIVE_MIGRATION: when(
-        "QEMU says nothing against it, but the drive stays in this host: its content has to be mirrored to the other",
+        "once nvlane mirror has moved it to a file: two QEMUs cannot drive one controller",
         lab("test_what_is_said_against_its_migration", "userspace"),
         lab("test_qemu_does_it", "userspace-mirror"),
     ),
@@ -112,7 +116,7 @@ FABRICS: Final[Cells] = {
     Operation.BACKUP: yes(_LAYER, calm("test_qemu_does_it", "fabrics-backup")),
     Operation.THROTTLE: yes(_LAYER, calm("test_qemu_does_it", "fabrics-throttle")),
     Operation.LIVE_MIGRATION: when(
-        "QEMU says nothing against it; the other host must be allowed at the Target, and connect first",
+        "QEMU says nothing against it; on another host, that must be allowed at the Target and connect first",
         calm("test_what_is_said_against_its_migration", "fabrics"),
     ),
     Operation.TARGET_RESTART: yes(

@@ -29,7 +29,7 @@ def _asked(way: str) -> Cells:
         Operation.BACKUP: without("backup"),
         Operation.THROTTLE: without("throttle"),
         Operation.LIVE_MIGRATION: when(
-            "its content goes along as memory does; what the other host keeps it in must be as large",
+            "its content goes along as memory does; the other side must have as much",
             asked("test_qemu_would_migrate_it", way),
         ),
         Operation.TARGET_RESTART: moot(_NOBODY, asked("test_who_serves_it", way)),
@@ -68,7 +68,7 @@ NVDIMM_DAX: Final[Cells] = {
     Operation.BACKUP: _dax("backup"),
     Operation.THROTTLE: _dax("throttle"),
     Operation.LIVE_MIGRATION: when(
-        "QEMU says nothing against it; its content goes along as memory does, and the other host must have as much",
+        "QEMU says nothing against it, but on one host both would map it: to another host, which must have as much",
         calm("test_what_is_said_against_its_migration", "nvdimm-dax"),
     ),
     Operation.TARGET_RESTART: moot("the guest stores to the host's own persistent memory", _DAX_FILE),
@@ -86,6 +86,11 @@ NVDIMM_DAX: Final[Cells] = {
 
 VIRTIO_PMEM: Final[Cells] = {
     **_asked("virtio-pmem"),
+    Operation.LIVE_MIGRATION: when(
+        "QEMU says nothing against it, but on one host both would map the file: nvlane migrate refuses",
+        asked("test_nvlane_does_not_migrate_it", "virtio-pmem"),
+        asked("test_qemu_would_migrate_it", "virtio-pmem"),
+    ),
     Operation.HOT_PLUG: when(_WITH_ROOM, calm("test_in", "virtio-pmem"), case("attach/virtio-pmem-refused")),
     Operation.HOT_UNPLUG: no(_STAYS, calm("test_it_stays", "virtio-pmem")),
     Operation.GUEST_REBOOT: yes("the region is there again", calm("test_after_a_reboot", "virtio-pmem")),

@@ -50,10 +50,10 @@ VHOST_DRIVE: Final[Cells] = {
     ),
     Operation.HOT_UNPLUG: yes("and go with it", life("vhost-user-drive"), lab("test_out", "vhost-user-drive")),
     Operation.RESIZE: no("a namespace has the size that the drive gives it", _without("vhost-user-drive", "resize")),
-    Operation.LIVE_MIGRATION: when(
-        "the target tells QEMU what it wrote, but the drive stays in this host and nothing mirrors it to another",
+    Operation.LIVE_MIGRATION: no(
+        "QEMU says nothing against it, but a second target cannot have the drive, and nothing mirrors it elsewhere",
         lab("test_what_is_said_against_its_migration", "vhost-user-drive"),
-        target("test_migration.py::test_the_log_misses_no_write[blk-split]"),
+        lab("test_a_second_machine_is_refused", "vhost-user-drive"),
     ),
     Operation.TARGET_RESTART: yes(
         "killed or replaced: the guest waits, and no request is lost",
@@ -80,7 +80,8 @@ VHOST_FILE: Final[Cells] = {
         target("test_guest.py::test_the_guest_sees_that_a_disk_has_grown[blk-split]"),
     ),
     Operation.LIVE_MIGRATION: when(
-        "the target tells QEMU what it wrote; the file must be on storage that both hosts have",
+        "nvlane migrate gives a second QEMU of this host a second target on the file; not to another host",
+        inside("test_migrate.py::test_while_the_guest_writes"),
         asked("test_qemu_would_migrate_it", "vhost-user-file"),
         target("test_migration.py::test_the_log_misses_no_write[blk-split]"),
     ),
@@ -116,8 +117,9 @@ VHOST_DAEMON: Final[Cells] = {
         _without(_DAEMON, "throttle"),
         asked("test_the_storage_daemon_has_no_limits_for_an_export", _DAEMON),
     ),
-    Operation.LIVE_MIGRATION: when(
-        "QEMU says nothing against it; the file must be on storage that both hosts have",
+    Operation.LIVE_MIGRATION: no(
+        "QEMU says nothing against it; nvlane migrate refuses, for nobody has shown that it logs what it writes",
+        asked("test_nvlane_does_not_migrate_it", _DAEMON),
         asked("test_qemu_would_migrate_it", _DAEMON),
     ),
     Operation.TARGET_RESTART: no(
