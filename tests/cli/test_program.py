@@ -29,6 +29,12 @@ def test_version(nvlane: Program) -> None:
     assert (done.returncode, done.stdout) == (0, "nvlane 0.1.0\n")
 
 
+def test_the_demo_says_which_libvirt_the_lab_has(nvlane: Program) -> None:
+    done = nvlane("demo", "--connect", "qemu:///session")
+    assert done.returncode == 2
+    assert "the lab's libvirt has qemu:///system only" in done.stderr
+
+
 def test_help_imports_no_verb() -> None:
     """Nor anything else that costs time before the first word is on the screen."""
     script = (
