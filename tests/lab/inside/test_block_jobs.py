@@ -163,6 +163,9 @@ def test_from_a_drive_to_a_file_that_grows(up: Up, work: Path) -> None:
     nvlane("resize", "jobs", "drive", str(was + 8 * MIB)).ok()
     assert (digest(up, path), size(up, path)) == (seen, was + 8 * MIB)
     assert nvlane("verify", "jobs", "--no-write").ok()
+    nvlane("detach", "jobs", "drive").ok()
+    with up.monitor() as monitor:
+        assert not [node for node in blocks.nodes(monitor) if node.startswith("drive")]
 
 
 @pytest.mark.parametrize(
