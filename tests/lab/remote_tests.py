@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from session_lab import another_lab, session_lab, tell
 
-from nvlane.lab import LabStalled
+from nvlane.lab import Kernel, LabStalled
 from nvlane.lab.machine import Accelerator
 from nvlane.model.errors import CommandFailed
 
@@ -46,14 +46,15 @@ class RemoteTests:
     hangs, or that ends pytest, and those after it go on in another lab.
     """
 
-    def __init__(self, config: pytest.Config, nodeids: Sequence[str]) -> None:
+    def __init__(self, config: pytest.Config, nodeids: Sequence[str], kernel: Kernel) -> None:
         self._config = config
+        self._kernel = kernel
         self._left = list(nodeids)
         self._labs_left = LABS
         self._last: deque[str] = deque(maxlen=_LAST_LINES)
         self._early: dict[str, list[pytest.TestReport]] = {}
         self._once_more: set[str] = set()
-        self._lab = session_lab(config)
+        self._lab = session_lab(config, kernel)
         self._lines = self._start()
 
     def _start(self) -> Iterator[str]:
@@ -112,7 +113,7 @@ class RemoteTests:
         tell(f"{why}; {len(self._left)} tests go on in another lab", console)
         self.close()
         self._early = {nodeid: found for nodeid, found in self._early.items() if _is_over(found)}
-        self._lab = another_lab(self._config)
+        self._lab = another_lab(self._config, self._kernel)
         self._lines = self._start()
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""The session's lab: one for all tests, with a name of its own, so that a lab of the user's is left alone."""
+"""The session's lab: one for all tests, with a name of its own, so that a lab of the user's is left alone; and after
+it, one for those that need the full kernel."""
 
 from __future__ import annotations
 
@@ -9,26 +10,29 @@ from collections.abc import Sequence
 import pytest
 
 from nvlane import lab
-from nvlane.lab import Lab, LabMachine, LabStalled
+from nvlane.lab import Kernel, Lab, LabMachine, LabStalled
 
 NAME = f"test-{os.getpid()}"
 _LAB = pytest.StashKey[Lab]()
 
 
-def session_lab(config: pytest.Config) -> Lab:
-    """The lab, started by the first who asks for it."""
+def session_lab(config: pytest.Config, kernel: Kernel = Kernel.CLOUD) -> Lab:
+    """The lab, started by the first who asks for it; one with another kernel ends then."""
     there = config.stash.get(_LAB, None)
+    if there is not None and there.state.kernel != kernel:
+        end_session_lab(config)
+        there = None
     if there is None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         words = reporter.write_line if reporter is not None and config.get_verbosity() > 0 else lab.quiet
-        there = config.stash[_LAB] = lab.up(LabMachine(name=NAME), progress=words)
+        there = config.stash[_LAB] = lab.up(LabMachine(name=NAME, kernel=kernel), progress=words)
     return there
 
 
-def another_lab(config: pytest.Config) -> Lab:
+def another_lab(config: pytest.Config, kernel: Kernel = Kernel.CLOUD) -> Lab:
     """A new one in its place, for one that stalled."""
     end_session_lab(config)
-    return session_lab(config)
+    return session_lab(config, kernel)
 
 
 def stalled(config: pytest.Config) -> bool:

@@ -14,6 +14,7 @@ from nvlane.cli.output import Output
 from nvlane.cli.progress import Lines
 
 if TYPE_CHECKING:
+    from nvlane.lab.machine import Kernel
     from nvlane.lab.session import Lab
 
 #: What libvirt in the lab is reached by.
@@ -75,28 +76,33 @@ def _inside(names: tuple[str, ...], connect: str) -> int:
 
 
 def _in_labs(output: Output, everything: bool, connect: str) -> dict[str, Any]:
-    """The whole tour, in one lab; in another from where it was, should the first one stall."""
-    from nvlane.lab import LabStalled
+    """The whole tour, in one lab for each kernel that it needs; in another from where it was, should one stall."""
+    from nvlane.lab import Kernel, LabStalled
     from nvlane.lab.tour import TOUR
 
-    left = [halt.name for halt in TOUR if everything or not halt.all_only]
     result: dict[str, Any] = {"lanes": [], "host_restored": True, "accelerator": "", "connect": connect}
-    for tries_left in reversed(range(LABS)):
-        try:
-            _in_one_lab(output, left, result)
-            break
-        except LabStalled as error:
-            if not tries_left:
-                raise
-            output.warn(f"lab: {error.message}; another one goes on with {left[0]}")
+    labs_left = LABS
+    for kernel in Kernel:
+        left = [halt.name for halt in TOUR if halt.kernel is kernel and (everything or not halt.all_only)]
+        while left:
+            try:
+                _in_one_lab(output, kernel, left, result)
+            except LabStalled as error:
+                labs_left -= 1
+                if not labs_left:
+                    raise
+                output.warn(f"lab: {error.message}; another one goes on with {left[0]}")
+            else:
+                break
     return result
 
 
-def _in_one_lab(output: Output, left: list[str], result: dict[str, Any]) -> None:
+def _in_one_lab(output: Output, kernel: Kernel, left: list[str], result: dict[str, Any]) -> None:
     from nvlane import lab
 
     # Halts come one after the other, and two emulated processors take as long for them as one.
-    with lab.up(lab.LabMachine(name="demo", cpus=1), lambda words: output.say(f"lab: {words}")) as room:
+    machine = lab.LabMachine(name="demo", cpus=1, kernel=kernel)
+    with lab.up(machine, lambda words: output.say(f"lab: {words}")) as room:
         output.say(f"lab: up after {room.state.seconds:.1f} s under {room.state.accelerator}")
         result["accelerator"] = room.state.accelerator
         if not result["lanes"]:

@@ -10,8 +10,21 @@
 
 from nvlane.lab.channel import LabStalled
 from nvlane.lab.drives import DRIVES, LabDrive
-from nvlane.lab.machine import LabMachine
+from nvlane.lab.machine import Kernel, LabMachine
 from nvlane.lab.session import Lab, find, known, look
 from nvlane.lab.start import quiet, to_stderr, up
 
-__all__ = ["DRIVES", "Lab", "LabDrive", "LabMachine", "LabStalled", "find", "known", "look", "quiet", "to_stderr", "up"]
+__all__ = [
+    "DRIVES",
+    "Kernel",
+    "Lab",
+    "LabDrive",
+    "LabMachine",
+    "LabStalled",
+    "find",
+    "known",
+    "look",
+    "quiet",
+    "to_stderr",
+    "up",
+]

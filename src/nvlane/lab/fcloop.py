@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nvlane.apply import process
-from nvlane.lab.waiting import until
+from nvlane.lab.borrowed import modules_as_before
 
 _HERE = ("0x10001100aa000001", "0x20001100aa000001")
 _THERE = ("0x10001100ab000001", "0x20001100ab000001")
@@ -26,23 +26,10 @@ def fibre_channel() -> Iterator[None]:
     here, there = (f"wwnn={node},wwpn={port}" for node, port in (_HERE, _THERE))
     remote = f"{there},lpwwnn={_HERE[0]},lpwwpn={_HERE[1]},roles={_TARGET_WITH_DISCOVERY}"
     with ExitStack() as later:
-        later.callback(_unload, frozenset(_modules()))
+        later.enter_context(modules_as_before(_MODULES))
         process.run(["modprobe", "nvme-fcloop"])
         # They go in the reverse order: with the remote port before the Target's, a later removal fails (ENOENT).
         for kind, added, removed in (("local", here, here), ("remote", remote, there), ("target", there, there)):
             (_CONTROL / f"add_{kind}_port").write_text(added)
             later.callback((_CONTROL / f"del_{kind}_port").write_text, removed)
         yield
-
-
-def _unload(before: frozenset[str]) -> None:
-    for name in _MODULES:
-        if name not in before and name in _modules():
-            until(lambda name=name: not _modules()[name], f"{name} is idle", timeout=20.0)  # type: ignore[misc]
-            process.run(["rmmod", name])
-
-
-def _modules() -> dict[str, int]:
-    """Loaded modules and how often each is used."""
-    lines = (line.split() for line in Path("/proc/modules").read_text().splitlines())
-    return {fields[0]: int(fields[2]) for fields in lines}

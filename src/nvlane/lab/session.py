@@ -51,6 +51,7 @@ class LabState:
     why: str
     qemu: str
     seconds: float
+    kernel: str = "cloud"
 
 
 class Lab:

@@ -17,7 +17,8 @@ from nvlane.lab.accelerator import Choice, choose
 from nvlane.lab.drives import make_images
 from nvlane.lab.emulator import Emulator, emulator
 from nvlane.lab.image import Image, image
-from nvlane.lab.machine import CONSOLE_FD, QMP_FD, Accelerator, LabFiles, LabMachine, arguments
+from nvlane.lab.kernel import full_kernel
+from nvlane.lab.machine import CONSOLE_FD, QMP_FD, Accelerator, Kernel, LabFiles, LabMachine, arguments
 from nvlane.lab.places import disk_dir, runtime_dir
 from nvlane.lab.session import (
     BOOT_DEADLINE,
@@ -56,6 +57,11 @@ def up(machine: LabMachine | None = None, progress: Progress = quiet) -> Lab:
     with cache.locked(disk_dir().with_name(f"{machine.name}.lock")):
         there = look(machine.name)
         if there is not None and there.alive:
+            if there.state.kernel != machine.kernel:
+                raise HostError(
+                    f"the lab {machine.name!r} runs already, with the {there.state.kernel} kernel",
+                    remedy=f"nvlane lab down --name {machine.name}, or take another --name",
+                )
             return there
         remove(machine.name)
         return _up(machine, began, progress)
@@ -118,11 +124,14 @@ def _prepare(machine: LabMachine, root: Image, progress: Progress) -> None:
 def _start(machine: LabMachine, root: Image, qemu: Emulator, choice: Choice, began: float, progress: Progress) -> Lab:
     progress("booting")
     directory = runtime_dir() / machine.name
+    full = full_kernel(progress) if machine.kernel is Kernel.FULL else None
     files = LabFiles(
         disks=disk_dir() / machine.name,
-        kernel=root.kernel,
+        kernel=full.kernel if full else root.kernel,
         site=payload.site(root),
         console_log=directory / "console.log",
+        initrd=full.initrd if full else None,
+        modules=full.disk if full else None,
     )
     with _listener(directory / "qmp.sock") as monitor, _listener(directory / "console.sock") as console:
         pid = process.spawn(
@@ -140,6 +149,7 @@ def _start(machine: LabMachine, root: Image, qemu: Emulator, choice: Choice, beg
         why=choice.why,
         qemu=qemu.version_text,
         seconds=0.0,
+        kernel=machine.kernel,
     )
     try:
         lab = record(state)

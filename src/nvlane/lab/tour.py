@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nvlane.lab import fcloop
+from nvlane.lab import fcloop, roce
+from nvlane.lab.machine import Kernel
 
 #: Where the tour keeps its images and backing files, inside the lab.
 WORK = "/var/tmp/tour"
@@ -22,6 +23,7 @@ class Halt:
     """One halt of the tour: a lane in one variant. `all_only` ones are left out unless everything is asked for.
 
     `exported` says over which transport another host exports a file while the halt lasts; empty: there is none.
+    `kernel` is which one the lab needs.
     """
 
     name: str  # of the machine
@@ -31,6 +33,7 @@ class Halt:
     body: str
     exported: str = ""
     all_only: bool = False
+    kernel: Kernel = Kernel.CLOUD
 
     def spec(self, connect: str = "") -> str:
         """The TOML text of the spec, for a machine of nvlane's own or for the libvirt domain of this name."""
@@ -231,6 +234,23 @@ write_proof = true
 """,
         exported="fc",
         all_only=True,
+    ),
+    Halt(
+        name="demo-fabrics-rdma",
+        lane="fabrics",
+        variant="RDMA: RoCE v2 on rdma_rxe",
+        frontend="virtio-blk",
+        body=f"""[[lane]]
+kind = "fabrics"
+transport = "rdma"
+address = "{roce.TARGET_ADDRESS}"
+nqn = "{TARGET_NQN}"
+block_size = 4096
+write_proof = true
+""",
+        exported="rdma",
+        all_only=True,
+        kernel=Kernel.FULL,
     ),
     Halt(
         name="demo-fabrics-target",

@@ -17,11 +17,18 @@ from remote_tests import MARK, RemoteTests, failed
 from nvlane.apply.linux import LinuxHost
 from nvlane.apply.snapshot import differences, host_snapshot
 from nvlane.apply.store import Store
+from nvlane.lab import Kernel
 from nvlane.model.errors import NvlaneError
 
 HERE = Path(__file__).parent
 IN_LAB = os.environ.get("NVLANE_LAB") == "1"
-_REMOTE = pytest.StashKey[RemoteTests | str]()
+_REMOTE = pytest.StashKey[dict[Kernel, RemoteTests | str]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs another kernel comes last of all, in a lab of its own: there is one lab at a time."""
+    items.sort(key=lambda item: _is_for_lab(item) and _kernel(item) is not Kernel.CLOUD)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,15 +47,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _remote(item: pytest.Item) -> RemoteTests | str:
-    """The run in the lab, started by the first test, or why there is none."""
-    stash = item.config.stash
-    if _REMOTE not in stash:
-        wanted = [other.nodeid for other in item.session.items if _is_for_lab(other)]
+    """The run in the lab with this test's kernel, started by the first test, or why there is none."""
+    runs, kernel = item.config.stash.setdefault(_REMOTE, {}), _kernel(item)
+    if kernel not in runs:
+        wanted = [each.nodeid for each in item.session.items if _is_for_lab(each) and _kernel(each) is kernel]
         try:
-            stash[_REMOTE] = RemoteTests(item.config, wanted)
+            runs[kernel] = RemoteTests(item.config, wanted, kernel)
         except NvlaneError as error:
-            stash[_REMOTE] = f"the lab did not start: {error}"
-    return stash[_REMOTE]
+            runs[kernel] = f"the lab did not start: {error}"
+    return runs[kernel]
 
 
 def _is_for_lab(item: pytest.Item) -> bool:
@@ -56,10 +63,14 @@ def _is_for_lab(item: pytest.Item) -> bool:
     return item.path.is_relative_to(HERE) and item.get_closest_marker("lab") is not None
 
 
+def _kernel(item: pytest.Item) -> Kernel:
+    return Kernel.FULL if item.get_closest_marker("full_kernel") else Kernel.CLOUD
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    remote = session.config.stash.get(_REMOTE, None)
-    if isinstance(remote, RemoteTests):
-        remote.close()
+    for remote in session.config.stash.get(_REMOTE, {}).values():
+        if isinstance(remote, RemoteTests):
+            remote.close()
 
 
 class _Reports:

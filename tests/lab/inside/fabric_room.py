@@ -73,22 +73,22 @@ def at_target() -> Iterator[None]:
         os.close(other)
 
 
-def export(*words: str | Path, allow: str = "") -> Said:
-    """Export as `disks`, over tcp unless the words say otherwise."""
-    with at_target():
+def export(*words: str | Path, allow: str = "", here: bool = False) -> Said:
+    """Export as `disks`, over tcp unless the words say otherwise. `here`: where there is no network of the Target's."""
+    with contextlib.nullcontext() if here else at_target():
         return nvlane("fabrics", "export", "disks", "--nqn", NQN, "--allow", allow or host_nqn(), *words)
 
 
-def unexport() -> Said:
-    with at_target():
+def unexport(*, here: bool = False) -> Said:
+    with contextlib.nullcontext() if here else at_target():
         return nvlane("fabrics", "unexport", "disks")
 
 
 @contextlib.contextmanager
-def exported(*words: str | Path) -> Iterator[None]:
-    export(*words).ok()
+def exported(*words: str | Path, here: bool = False) -> Iterator[None]:
+    export(*words, here=here).ok()
     try:
         yield
     finally:
-        unexport().ok()
+        unexport(here=here).ok()
     assert not NVMET.exists() or not any(path for group in NVMET.iterdir() for path in group.iterdir())

@@ -3,6 +3,7 @@
 ::
 
     tcp:  10.9.0.1 ── veth ── 10.9.0.2    nvmet, which listens in the name space of who opens the port
+    rdma: 10.9.7.1 ── rdma_rxe ── veth ── rdma_rxe ── 10.9.7.2    in one name space: see lab.roce
     fc:   port ── nvme-fcloop ── port
 """
 
@@ -14,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nvlane.apply import process
-from nvlane.lab import fcloop
+from nvlane.lab import fcloop, roce
 from nvlane.lab.tour import TARGET_ADDRESS, TARGET_NQN, WORK
 
 _SPACE = "nvlane-demo"
@@ -24,7 +25,8 @@ _EXPORT = "demo-export"
 _HOST_NQN = Path("/etc/nvme/hostnqn")
 _IP = ("ip", "-netns", _SPACE)
 # Not `ip netns exec`, which has a /sys of its own, where configfs would be nobody else's.
-_FABRICS = ("nsenter", f"--net=/run/netns/{_SPACE}", sys.executable, "-m", "nvlane", "fabrics")
+_THERE_TOO = ("nsenter", f"--net=/run/netns/{_SPACE}")
+_FABRICS = (sys.executable, "-m", "nvlane", "fabrics")
 
 
 @contextmanager
@@ -34,20 +36,25 @@ def target_host(transport: str) -> Iterator[None]:
         yield
         return
     with ExitStack() as later:
-        _do(later, ["ip", "netns", "add", _SPACE], undo=["ip", "netns", "delete", _SPACE])
-        address = TARGET_ADDRESS
-        if transport == "fc":
-            address = fcloop.TARGET_ADDRESS
-            later.enter_context(fcloop.fibre_channel())
-        else:
-            _network(later)
+        fabrics: tuple[str, ...] = _FABRICS
+        match transport:
+            case "fc":
+                address = fcloop.TARGET_ADDRESS
+                later.enter_context(fcloop.fibre_channel())
+            case "rdma":
+                address = roce.TARGET_ADDRESS
+                later.enter_context(roce.roce())
+            case _:
+                address, fabrics = TARGET_ADDRESS, (*_THERE_TOO, *_FABRICS)
+                _network(later)
         what = ["--nqn", TARGET_NQN, "--file", f"{WORK}/exported.raw", "--size", "128MiB"]
         where = ["--transport", transport, "--address", address, "--allow", _HOST_NQN.read_text().strip()]
-        _do(later, [*_FABRICS, "export", _EXPORT, *what, *where], undo=[*_FABRICS, "unexport", _EXPORT])
+        _do(later, [*fabrics, "export", _EXPORT, *what, *where], undo=[*fabrics, "unexport", _EXPORT])
         yield
 
 
 def _network(later: ExitStack) -> None:
+    _do(later, ["ip", "netns", "add", _SPACE], undo=["ip", "netns", "delete", _SPACE])
     pair = ["ip", "link", "add", _HERE, "type", "veth", "peer", "name", _THERE, "netns", _SPACE]
     _do(later, pair, undo=["ip", "link", "delete", _HERE])
     process.run(["ip", "address", "add", f"{_HOST_ADDRESS}/24", "dev", _HERE])
