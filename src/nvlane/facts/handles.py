@@ -1,4 +1,4 @@
-"""Open handles: which process has which device node open."""
+"""Open handles: which process has which device node or file open."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ _REMOTE: Final = ("nfs", "cifs", "smb", "ceph", "fuse", "9p", "afs", "glusterfs"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
     """An open device node: `kind` 'block' or 'char', its number, its path as the process sees it. A file of sysfs (a
-    BAR of a PCI function: resource0) has the kind 'sysfs'."""
+    BAR of a PCI function: resource0) has the kind 'sysfs'; a plain file has the kind 'file', the number of its file
+    system, and its inode."""
 
     pid: int
     command: str
     path: str
     kind: str
     number: tuple[int, int]
+    inode: int = 0
 
     @property
     def evidence(self) -> str:
@@ -39,8 +41,8 @@ class Handle:
 
 
 def read_handles(host: HostReader, mounts: Iterable[MountEntry]) -> tuple[tuple[Handle, ...], int]:
-    """Every open block node, char node and BAR, once for a process and path; and how many processes this user may not
-    look into."""
+    """Every open block node, char node, BAR and file, once for a process and path; and how many processes this user may
+    not look into."""
     remote = tuple(m.target.rstrip("/") + "/" for m in mounts if m.fstype.startswith(_REMOTE) and m.target != "/")
     never = (*_NEVER, *remote)
     found: list[Handle] = []
@@ -72,21 +74,23 @@ def _of_process(host: HostReader, pid: str, descriptors: list[str], never: tuple
             if error.errno not in NO_ANSWER:  # ENOENT: closed since the listing
                 raise
             continue
-        kind, number = _what_is_open(host, link, target)
-        if kind in ("block", "char", "sysfs"):
+        kind, number, inode = _what_is_open(host, link, target)
+        if kind in ("block", "char", "sysfs", "file"):
             command = attribute(host, f"/proc/{pid}/comm", "?")
-            seen[target, number] = Handle(pid=int(pid), command=command, path=target, kind=kind, number=number)
+            handle = Handle(pid=int(pid), command=command, path=target, kind=kind, number=number, inode=inode)
+            seen[target, number] = handle
     return list(seen.values())
 
 
-def _what_is_open(host: HostReader, link: str, target: str) -> tuple[str, tuple[int, int]]:
-    """Kind and number of an open file, by the link of procfs, which leads to the file itself whatever its name is."""
+def _what_is_open(host: HostReader, link: str, target: str) -> tuple[str, tuple[int, int], int]:
+    """Kind, number and inode of an open file, by the link of procfs, which leads to the file itself whatever its name
+    is."""
     if target.startswith("/sys/"):
-        return ("sysfs" if "/resource" in target else ""), (0, 0)
+        return ("sysfs" if "/resource" in target else ""), (0, 0), 0
     try:
         found = host.stat(link)
     except OSError:
         # Closed meanwhile (ENOENT), or a file whose file system is dead or far away, which may answer anything (ESTALE,
         # ENOTCONN, ETIMEDOUT, EIO): a device node always answers.
-        return "", (0, 0)
-    return found.kind, found.device
+        return "", (0, 0), 0
+    return found.kind, found.device, found.inode if found.kind == "file" else 0

@@ -42,8 +42,17 @@ def read_path(host: HostReader, path: str, survey: Survey) -> PathFacts:
         dax=_is_dax(mount),
         free_space=host.free_space(path),
         writable=host.writable(path),
+        uses=_uses_of_file(path, found, survey) if found.kind == "file" else (),
     )
     return _with_image(host, facts) if found.kind == "file" else facts
+
+
+def _uses_of_file(path: str, found: FileStat, survey: Survey) -> tuple[Use, ...]:
+    return tuple(
+        Use(kind=UseKind.OPEN, device=path, evidence=handle.evidence)
+        for handle in survey.handles
+        if handle.kind == "file" and (handle.number, handle.inode) == (found.device, found.inode)
+    )
 
 
 def _absent(host: HostReader, path: str, survey: Survey) -> PathFacts:

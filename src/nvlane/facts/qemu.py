@@ -31,23 +31,31 @@ _QUESTIONS: Final[tuple[Question, ...]] = (
     ("qom-list-types", {"implements": "accel", "abstract": False}),
     ("query-qmp-schema", {}),
     ("query-command-line-options", {"option": "sandbox"}),
+    # Fails in any case, for no file can be made there; without libpmem it fails for want of that, and before.
+    (
+        "object-add",
+        {"qom-type": "memory-backend-file", "id": "p", "pmem": True, "size": 4096, "mem-path": "/proc/nowhere/pmem"},
+    ),
 )
+#: What a build without libpmem says to pmem=on (backends/hostmem-file.c, file_memory_backend_set_pmem).
+_NO_LIBPMEM: Final = "libpmem"
 
 
 def read_qemu(host: HostReader, path: str) -> Qemu:
     """Ask the binary at an absolute path. A broken one gives a value with `error`, never an exception."""
     asked = (*_QUESTIONS, *(("device-list-properties", {"typename": name}) for name in DEVICES))
     try:
-        replies = ask(host, (path, *_ARGUMENTS), asked)
-        return _made_of(path, replies)
+        errors: dict[int, str] = {}
+        replies = ask(host, (path, *_ARGUMENTS), asked, errors=errors)
+        return _made_of(path, replies, pmem=_NO_LIBPMEM not in errors.get(len(_QUESTIONS) - 1, ""))
     except (HostError, WireError) as error:
         return Qemu(path=path, version="", error=str(error))
     except (KeyError, TypeError, ValueError) as error:
         return Qemu(path=path, version="", error=f"{path} gave an answer that is not QMP as documented: {error!r}")
 
 
-def _made_of(path: str, replies: list[object]) -> Qemu:
-    version, machines, devices, objects, accelerators, schema, sandbox = _lists(replies[: len(_QUESTIONS)])
+def _made_of(path: str, replies: list[object], *, pmem: bool) -> Qemu:
+    version, machines, devices, objects, accelerators, schema, sandbox, _ = _lists(replies[: len(_QUESTIONS)])
     names = {entry["name"] for entry in devices}
     properties = {
         name: tuple(sorted(p["name"] for p in reply))
@@ -66,6 +74,7 @@ def _made_of(path: str, replies: list[object]) -> Qemu:
         aio=tuple(sorted(entries.enum_with("threads", "native"))),
         reconnect_ms=entries.has_object("tn3270", "reconnect-ms"),  # ChardevSocket of qapi/char.json
         sandbox=bool(sandbox),  # the option is registered only in a build with seccomp
+        pmem=pmem,
     )
 
 

@@ -13,8 +13,16 @@ from nvlane.model.host import HostReader
 Question = tuple[str, Mapping[str, Any]]
 
 
-def ask(host: HostReader, argv: Sequence[str], questions: Sequence[Question], *, timeout: float = 20.0) -> list[Any]:
-    """The replies, in order: what 'return' holds, or None where the program answered with an error.
+def ask(
+    host: HostReader,
+    argv: Sequence[str],
+    questions: Sequence[Question],
+    *,
+    timeout: float = 20.0,
+    errors: dict[int, str] | None = None,
+) -> list[Any]:
+    """The replies, in order: what 'return' holds, or None where the program answered with an error, the words of which
+    go into `errors` under the question's number.
 
     Raises WireError when it did not answer everything (with its last words), HostError when it does not start.
     QEMU reads its input a byte at a time while it may take a command, so a whole script can wait in the pipe.
@@ -30,6 +38,8 @@ def ask(host: HostReader, argv: Sequence[str], questions: Sequence[Question], *,
             message = json.loads(line)
             if isinstance(message.get("id"), int):
                 replies[message["id"]] = message.get("return")
+                if errors is not None and "error" in message:
+                    errors[message["id"]] = str(message["error"].get("desc", ""))
     if len(replies) != len(questions) + 1:
         words = output.stderr.strip().splitlines()[-1:] or [f"exit status {output.status}"]
         raise WireError(f"{argv[0]} answered {max(0, len(replies) - 1)} of {len(questions)} questions: {words[0]}")

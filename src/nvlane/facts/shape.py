@@ -167,6 +167,7 @@ class Qemu:
     aio: tuple[str, ...] = ()  # ways of asynchronous I/O on files: 'threads', 'native', 'io_uring'
     sandbox: bool = False
     reconnect_ms: bool = False  # a socket's chardev connects again after milliseconds (QEMU 9.2), not only seconds
+    pmem: bool = True  # False: a build without libpmem, which refuses pmem=on of memory-backend-file
     error: str = ""
 
 

@@ -136,8 +136,15 @@ def _join(needs: Iterable[MemoryNeeds]) -> MemoryNeeds:
             slots=joined.slots + need.slots,
             hotplug=joined.hotplug + need.hotplug,
             nvdimm=joined.nvdimm or need.nvdimm,
+            durable=_all_true(joined.durable, need.durable),
         )
     return joined
+
+
+def _all_true(one: bool | None, other: bool | None) -> bool | None:
+    """Of those that are known."""
+    known = [value for value in (one, other) if value is not None]
+    return all(known) if known else None
 
 
 def _with_spare(needs: MemoryNeeds) -> MemoryNeeds:

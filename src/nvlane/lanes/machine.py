@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 
 from nvlane.facts.shape import Facts, Qemu
@@ -136,9 +137,7 @@ def describe(spec: Spec, facts: Facts, needs: MemoryNeeds) -> MachineDevice:
         memory=machine.memory,
         cpus=machine.cpus,
         runtime=f"{facts.runtime_dir}/{machine.name}",
-        needs=MemoryNeeds(
-            shared=shared, pinned=needs.pinned, slots=needs.slots, hotplug=needs.hotplug, nvdimm=needs.nvdimm
-        ),
+        needs=dataclasses.replace(needs, shared=shared),
         hugepage=hugepage,
         memory_node=where.bind,
         boot=_boot(spec, facts),

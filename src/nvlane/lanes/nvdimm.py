@@ -35,7 +35,7 @@ from nvlane.lanes.pmem import (
     namespaces,
     usable_size,
 )
-from nvlane.model.claim import Claim, Locator, MemoryDeviceClaim, PmemClaim, PmemNamespaceClaim
+from nvlane.model.claim import Claim, Keeps, Locator, MemoryDeviceClaim, PmemClaim, PmemNamespaceClaim
 from nvlane.model.device import Device, Frontend, MemoryNeeds, Object
 from nvlane.model.size import GIB, align_up, format_size
 from nvlane.plan.plan import Note, Refusal
@@ -71,7 +71,10 @@ class Nvdimm:
         device, _ = choose_device(lane, at)
         # Memory devices are placed at 1 GiB boundaries (enforce-aligned-dimm), so each may need one more.
         room = align_up(backend_size(lane, at), GIB) + GIB
-        return MemoryNeeds(slots=1, hotplug=room, nvdimm=device is PmemDevice.NVDIMM)
+        nvdimm = device is PmemDevice.NVDIMM
+        armed = nvdimm and not is_unarmed(lane, at)
+        durable = keeps(lane, at) is Keeps.FLUSHED_STORES if armed else None
+        return MemoryNeeds(slots=1, hotplug=room, nvdimm=nvdimm, durable=durable)
 
     def steps(self, lane: NvdimmSpec, at: Context) -> tuple[Step, ...]:
         total = backend_size(lane, at)

@@ -10,10 +10,12 @@ from nvlane.lanes.pmem import (
     dax_device,
     is_made_use_of,
     is_unarmed,
+    keeps,
     label_size,
     namespaces,
     usable_size,
 )
+from nvlane.model.claim import Keeps
 from nvlane.model.device import MemoryNeeds
 from nvlane.model.size import GIB, align_up, format_size
 from nvlane.plan import refuse
@@ -199,9 +201,26 @@ def _file_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
                 remedy=f"truncate -s {backend_size(lane, at)} {lane.path}, or use a smaller size",
             )
         )
+    if not lane.read_only:
+        # QEMU locks no memory file: a second machine would write into the first one's memory.
+        reasons += refuse.uses(at.index, f"{at.place}.path", seen.uses)
+    reasons += _libpmem_refusals(lane, at)
     if seen.kind == "file" and seen.format not in ("", "raw"):
         reasons.append(at.refuse("file-format", f"{lane.path} is a {seen.format} image", remedy="name a raw file"))
     return reasons
+
+
+def _libpmem_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
+    if at.qemu.pmem or keeps(lane, at) is not Keeps.FLUSHED_STORES:
+        return []
+    return [
+        at.refuse(
+            "no-libpmem",
+            f"{lane.path} keeps what is flushed, and this QEMU cannot promise it: it was built without libpmem",
+            evidence=(f"{at.qemu.path}: pmem=on of memory-backend-file is refused",),
+            remedy="take a QEMU with libpmem (Debian's, or configure --enable-libpmem), or write read_only = true",
+        )
+    ]
 
 
 def _instead_of_a_device(path: str) -> str:
@@ -227,6 +246,7 @@ def _dax_refusals(lane: Nvdimm, at: Context) -> list[Refusal]:
             )
         ]
     reasons = list(refuse.uses(at.index, f"{at.place}.path {dax.path}", at.facts.path(lane.path).uses))
+    reasons += _libpmem_refusals(lane, at)
     if dax.driver != "device_dax":
         # Opening it gives ENXIO (drivers/dax/super.c, dax_open finds no live device).
         what = f"has the driver {dax.driver}" if dax.driver else "has no driver"

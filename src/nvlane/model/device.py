@@ -79,7 +79,8 @@ class MemoryNeeds:
     """What the lanes ask of the guest's memory. They are joined over all lanes of a machine.
 
     `shared` for every vhost-user lane; `pinned` for every lane with VFIO (all guest memory is locked); `slots` and
-    `hotplug` (bytes) for memory devices; `persistent` when `nvdimm=on` is needed; `node` the NUMA node to prefer.
+    `hotplug` (bytes) for memory devices; `nvdimm` when `nvdimm=on` is needed; `durable` whether every NVDIMM that the
+    guest may write keeps what is flushed, and None where there is no such.
     """
 
     shared: bool = False
@@ -87,6 +88,7 @@ class MemoryNeeds:
     slots: int = 0
     hotplug: int = 0
     nvdimm: bool = False
+    durable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

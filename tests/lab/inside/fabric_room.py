@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from at_work import MIB, Said, nvlane
+from lab_drives import wait
 
 from nvlane.apply import process
 from nvlane.verify.pattern import pattern
@@ -23,7 +25,7 @@ _NAME = "nvlane-target"
 
 def target_files(directory: Path) -> list[Path]:
     """Files of the Target, each with content that its guest must find."""
-    made = [directory / f"{number}.img" for number in range(3)]
+    made = [directory / f"{number}.img" for number in range(4)]
     for number, file in enumerate(made):
         file.write_bytes(pattern(number + 1, 8 * MIB) + bytes(56 * MIB))
     return made
@@ -33,6 +35,30 @@ def fabrics_lane(name: str, **keys: object) -> str:
     """A lane's table; a file behind the kernel's Target has blocks of 4096 bytes."""
     values = {"name": name, "nqn": NQN, "block_size": 4096, "write_proof": True, **keys}
     return 'kind = "fabrics"\n' + "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+
+
+@contextlib.contextmanager
+def fio_verifies(nsid: int) -> Iterator[None]:
+    """fio writes to this namespace on the Host while the body runs, and reads back what it wrote after it."""
+    connections = nvlane("fabrics", "list", "--json").ok().json["connections"]
+    device = next(ns["device"] for one in connections for ns in one["namespaces"] if ns["nsid"] == nsid)
+    job = ["--direct=1", "--ioengine=libaio", "--iodepth=8", "--rw=randwrite", "--bs=4k", "--size=32M"]
+    proof = ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1"]
+    argv = ["fio", f"--name=path{nsid}", f"--filename={device}", *job, *proof]
+    counters = Path(f"/sys/block/{device.removeprefix('/dev/')}/stat")
+    before = _writes(counters)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ended = pool.submit(process.run, argv, timeout=240.0)
+        wait("fio writes", lambda: _writes(counters) > before + 64 or ended.done(), 60.0)
+        assert not ended.done()
+        yield
+        assert "err= 0" in ended.result().stdout
+    assert _writes(counters) - before >= 32 * MIB // 4096
+
+
+def _writes(counters: Path) -> int:
+    """Completed ones: the fifth field (Documentation/block/stat.rst)."""
+    return int(counters.read_text().split()[4])
 
 
 def host_nqn() -> str:

@@ -1,5 +1,5 @@
-"""NVMe over Fabrics in the lab: a guest writes and the Target reads, over tcp with two paths; and a
-Target that goes away under the guest and comes back."""
+"""NVMe over Fabrics in the lab: a guest writes and the Target reads, over tcp with two paths; a path and a Target that
+go away under the guest, and under fio on the Host, and come back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fabric_room import (
     export,
     exported,
     fabrics_lane,
+    fio_verifies,
     networks,
     target_files,
     unexport,
@@ -62,7 +63,7 @@ def test_the_guest_has_the_namespaces_that_the_target_exports(up: Up) -> None:
     assert {piece["lane"] for piece in up.value["evidence"] if "SHA-256" in piece["claim"]} == {"blk", "target", "nvme"}
     seen = nvlane("fabrics", "list", "--json").ok().json
     assert {(one["address"], one["state"]) for one in seen["connections"]} == {(FIRST, "live"), (SECOND, "live")}
-    assert len({ns["device"] for one in seen["connections"] for ns in one["namespaces"]}) == 3
+    assert len({ns["device"] for one in seen["connections"] for ns in one["namespaces"]}) == 4
 
 
 def _write(up: Up, device: str, seed: int) -> threading.Thread:
@@ -85,15 +86,16 @@ def _at_target(file: Path) -> bytes:
 
 def test_a_lost_path_is_not_noticed_and_comes_back(up: Up, files: list[Path]) -> None:
     device = next(piece["claim"].split()[0] for piece in up.value["evidence"] if piece["lane"] == "blk")
-    with at_target():
-        process.run(["ip", "link", "set", "target0", "down"])
-    try:
-        thread = _write(up, device, SEED)
-        thread.join(120.0)
-        assert not thread.is_alive()
-    finally:
+    with fio_verifies(4):
         with at_target():
-            process.run(["ip", "link", "set", "target0", "up"])
+            process.run(["ip", "link", "set", "target0", "down"])
+        try:
+            thread = _write(up, device, SEED)
+            thread.join(120.0)
+            assert not thread.is_alive()
+        finally:
+            with at_target():
+                process.run(["ip", "link", "set", "target0", "up"])
     assert _at_target(files[0]) == pattern(SEED, 4 * MIB)
     wait("both paths are live", lambda: _states() == {"live"}, 90.0)
 
@@ -104,15 +106,16 @@ def _states() -> set[str]:
 
 def test_the_guest_waits_for_a_target_that_is_booted_anew(up: Up, files: list[Path]) -> None:
     device = next(piece["claim"].split()[0] for piece in up.value["evidence"] if piece["lane"] == "blk")
-    unexport().ok()
-    wait("the Host has noticed", lambda: "live" not in _states(), 60.0)
-    thread = _write(up, device, SEED + 1)
-    thread.join(2.0)
-    assert thread.is_alive(), "nothing can have been written: there is no Target"
-    words = [word for file in files for word in ("--file", str(file))]
-    export(*words, "--address", FIRST, "--address", SECOND).ok()
-    thread.join(120.0)
-    assert not thread.is_alive()
+    with fio_verifies(4):
+        unexport().ok()
+        wait("the Host has noticed", lambda: "live" not in _states(), 60.0)
+        thread = _write(up, device, SEED + 1)
+        thread.join(2.0)
+        assert thread.is_alive(), "nothing can have been written: there is no Target"
+        words = [word for file in files for word in ("--file", str(file))]
+        export(*words, "--address", FIRST, "--address", SECOND).ok()
+        thread.join(120.0)
+        assert not thread.is_alive()
     assert _at_target(files[0]) == pattern(SEED + 1, 4 * MIB)
     wait("both paths are live", lambda: _states() == {"live"}, 90.0)
 

@@ -1,10 +1,13 @@
-"""The two ends of a fabric in the lab without a guest, and Fibre Channel with one: why a Host cannot connect, and a
-kill in the middle."""
+"""The two ends of a fabric in the lab: why a Host cannot connect, and a kill in the middle; a drive that is exported,
+plugged and unplugged; a guest over Fibre Channel."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,8 @@ from fabric_room import (
     networks,
     target_files,
 )
+from lab_drives import wait
+from spare import spare_drive
 
 from nvlane.apply import process
 from nvlane.lab.fcloop import HOST_ADDRESS, TARGET_ADDRESS, fibre_channel
@@ -73,6 +78,70 @@ def test_restore_after_a_kill_in_the_middle_of_an_export(files: list[Path], reco
         assert died.status == -signal.SIGKILL, str(died)
         nvlane("restore").ok()
         assert not NVMET.exists()
+
+
+def _controllers() -> list[Path]:
+    """Those over tcp, whether they are connected or not yet."""
+    return [file.parent for file in Path("/sys/class/nvme").glob("nvme*/transport") if "tcp" in file.read_text()]
+
+
+def test_restore_after_a_kill_while_the_kernel_connects(files: list[Path], tmp_path: Path) -> None:
+    words = ["fabrics", "connect", "c", "--nqn", NQN, "--address", FIRST]
+    with exported("--file", files[0], "--address", FIRST), unchanged():
+        with _silent_target():
+            pid = process.spawn([sys.executable, "-m", "nvlane", *words], log=tmp_path / "log")
+            wait("the kernel connects", lambda: bool(_controllers()), 60.0)
+            os.kill(pid, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        nvlane("restore").ok()
+        wait("no controller is left", lambda: not _controllers())
+        nvlane(*words).ok()
+        nvlane("fabrics", "disconnect", "c").ok()
+
+
+@contextmanager
+def _silent_target() -> Iterator[None]:
+    """The Target does not answer: no connection is refused, and none is made."""
+    with at_target():
+        process.run(["ip", "link", "set", "target0", "down"])
+    try:
+        yield
+    finally:
+        with at_target():
+            process.run(["ip", "link", "set", "target0", "up"])
+
+
+@pytest.mark.parametrize("record", [3, 5])
+def test_restore_after_a_kill_in_the_middle_of_a_connect(files: list[Path], record: int) -> None:
+    with exported("--file", files[0], "--address", FIRST), unchanged():
+        words = ["--nqn", NQN, "--address", FIRST]
+        died = nvlane_alone("fabrics", "connect", "c", *words, env={"NVLANE_DIE_AFTER_RECORD": str(record)})
+        assert died.status == -signal.SIGKILL, str(died)
+        nvlane("restore").ok()
+        assert _controllers() == []
+
+
+def test_a_drive_is_exported_and_its_namespace_plugged(files: list[Path], tmp_path: Path) -> None:
+    sources = ("--file", files[0], "--file", files[2], "--drive", "serial:LABSPARE")
+    with spare_drive(), exported(*sources, "--address", FIRST):
+        taken = nvlane("fabrics", "export", "again", "--drive", "serial:LABSPARE", "--address", FIRST, "--allow-any")
+        assert taken.status == 3, str(taken)
+        assert "exported" in taken.err
+        lanes = (
+            fabrics_lane("scsi", address=FIRST, frontend="virtio-scsi"),
+            fabrics_lane("sata", address=FIRST, namespace=3, frontend="sata", block_size=512),
+        )
+        with machine(write_spec(tmp_path, "fronts", *lanes)) as running:
+            assert running.wrong() == []
+            lane = tmp_path / "hot.toml"
+            lane.write_text("[[lane]]\n" + fabrics_lane("hot", address=FIRST, namespace=2, frontend="nvme"))
+            before = running.status()["to_undo"]
+            said = nvlane("attach", "--json", running.name, lane).ok().json
+            assert [piece for piece in said["evidence"] if not piece["ok"]] == []
+            nvlane("detach", "--json", running.name, "hot").ok()
+            # The connection is the other lanes' too.
+            assert running.status()["to_undo"] == before
+            assert [controller.name for controller in _controllers()] != []
 
 
 def test_a_guest_over_fibre_channel(files: list[Path], tmp_path: Path) -> None:
