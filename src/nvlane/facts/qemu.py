@@ -23,6 +23,10 @@ _ARGUMENTS: Final = (
     "-S", "-no-user-config", "-nodefaults", "-machine", "none,accel=tcg:kvm", "-display", "none", "-qmp", "stdio",
 )  # fmt: skip
 
+#: No file can be made here, so a backend of it fails, by this name. In a build without libpmem it fails before, for
+#: want of that (backends/hostmem-file.c: older ones of its support, newer ones of the property).
+_NO_FILE: Final = "/proc/nowhere/pmem"
+
 _QUESTIONS: Final[tuple[Question, ...]] = (
     ("query-version", {}),
     ("query-machines", {}),
@@ -31,14 +35,8 @@ _QUESTIONS: Final[tuple[Question, ...]] = (
     ("qom-list-types", {"implements": "accel", "abstract": False}),
     ("query-qmp-schema", {}),
     ("query-command-line-options", {"option": "sandbox"}),
-    # Fails in any case, for no file can be made there; without libpmem it fails for want of that, and before.
-    (
-        "object-add",
-        {"qom-type": "memory-backend-file", "id": "p", "pmem": True, "size": 4096, "mem-path": "/proc/nowhere/pmem"},
-    ),
+    ("object-add", {"qom-type": "memory-backend-file", "id": "p", "pmem": True, "size": 4096, "mem-path": _NO_FILE}),
 )
-#: What a build without libpmem says to pmem=on (backends/hostmem-file.c, file_memory_backend_set_pmem).
-_NO_LIBPMEM: Final = "libpmem"
 
 
 def read_qemu(host: HostReader, path: str) -> Qemu:
@@ -47,7 +45,7 @@ def read_qemu(host: HostReader, path: str) -> Qemu:
     try:
         errors: dict[int, str] = {}
         replies = ask(host, (path, *_ARGUMENTS), asked, errors=errors)
-        return _made_of(path, replies, pmem=_NO_LIBPMEM not in errors.get(len(_QUESTIONS) - 1, ""))
+        return _made_of(path, replies, pmem=_NO_FILE in errors.get(len(_QUESTIONS) - 1, ""))
     except (HostError, WireError) as error:
         return Qemu(path=path, version="", error=str(error))
     except (KeyError, TypeError, ValueError) as error:

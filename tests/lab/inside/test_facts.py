@@ -79,7 +79,7 @@ def test_binaries(facts: Facts) -> None:
     assert "sriov_max_vfs" in qemu.devices["nvme"]
     assert {"nvme", "host_device", "file"} <= set(qemu.block_drivers)
     assert {"memory-backend-memfd", "iothread"} <= set(qemu.objects)
-    assert qemu.sandbox
+    assert qemu.sandbox and qemu.pmem
     assert daemon is not None and not daemon.error
     assert "vhost-user-blk" in daemon.exports
 

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.lab
 
 LENGTH = 2 * MIB
 MOUNT = Path("/mnt/lab-dax")
+FILE = MOUNT / "file.raw"
 NFIT = Path("/sys/bus/acpi/drivers/nfit")
 
 
@@ -82,7 +83,7 @@ def spec(work: Path, heap: str, *, read_only: bool = False) -> Path:
         work,
         "kept",
         f'kind = "nvdimm"\nname = "heap"\nbacking = "dax"\npath = "{heap}"\nmode = "devdax"',
-        f'kind = "nvdimm"\nname = "file"\nbacking = "file"\npath = "{MOUNT}/file.raw"\nsize = "128MiB"\n'
+        f'kind = "nvdimm"\nname = "file"\nbacking = "file"\npath = "{FILE}"\nsize = "128MiB"\n'
         'mode = "fsdax"\nfilesystem = "ext4"\nmountpoint = "/mnt/file"',
         f'kind = "nvdimm"\nname = "sector"\nbacking = "file"\npath = "{MOUNT}/sector.raw"\nsize = "64MiB"\n'
         f'{only}mode = "sector"',
@@ -133,6 +134,12 @@ def assert_sectors(guest: ProbeGuest, seed: int) -> None:
     assert digest == hashlib.sha256(pattern(seed, MIB)).hexdigest()
 
 
+def domains(guest: ProbeGuest) -> set[str]:
+    """Up to where stores are safe, in the words of the guest's kernel, of all NVDIMMs."""
+    regions = guest.call("inventory")["nvdimm"]["regions"]
+    return {one["persistence_domain"] for one in regions if one["provider"] == "nfit"}
+
+
 @contextlib.contextmanager
 def doomed(spec: Path) -> Iterator[Up]:
     """A machine whose QEMU ends with SIGKILL, in the middle of everything."""
@@ -153,6 +160,11 @@ def test_stores_outlive_a_killed_qemu_and_a_machine_that_went_down(heap: str, wo
         kept = {lane: up.found(lane, "keeps") for lane in ("heap", "file", "sector", "virtio")}
         assert {kept["heap"], kept["file"], kept["sector"]} == {"every flushed store, past a power failure"}
         assert kept["virtio"] == "what was synced, past a power failure"
+        assert domains(guest) == {"memory_controller"}
+        with unchanged():
+            second = nvlane("up", write_spec(work, "second", f'kind = "nvdimm"\nbacking = "file"\npath = "{FILE}"'))
+        assert second.status == 3, str(second)
+        assert f"{FILE} has an open file handle" in second.err
         store(guest, 41)
 
     with machine(spec(work, heap)) as up, up.guest() as guest:
