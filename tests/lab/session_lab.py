@@ -25,8 +25,14 @@ def session_lab(config: pytest.Config, kernel: Kernel = Kernel.CLOUD) -> Lab:
     if there is None:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         words = reporter.write_line if reporter is not None and config.get_verbosity() > 0 else lab.quiet
-        there = config.stash[_LAB] = lab.up(LabMachine(name=NAME, kernel=kernel), progress=words)
+        there = config.stash[_LAB] = lab.up(_machine(kernel), progress=words)
     return there
+
+
+def _machine(kernel: Kernel) -> LabMachine:
+    """With the full kernel it keeps a page of 1 GiB, which only the start of a host can promise."""
+    append = "hugepagesz=1G hugepages=0:1" if kernel is Kernel.FULL else ""
+    return LabMachine(name=NAME, kernel=kernel, append=append)
 
 
 def another_lab(config: pytest.Config, kernel: Kernel = Kernel.CLOUD) -> Lab:
