@@ -135,6 +135,11 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
     if any(word in text for word in _NO_SUBSYSTEM):
         return f"the Target has no subsystem {step.nqn} for this host", _offered(host, path, step)
     match error.errno:
+        case errno.ENOKEY if step.tls:
+            return (
+                "the keyring .nvme has no TLS key for this host and subsystem",
+                f"nvme gen-tls-key --insert --hostnqn={step.host_nqn} --subsysnqn={step.nqn}, and the same key there",
+            )
         case errno.ECONNREFUSED:
             return f"nothing listens at {path}", "export it there first (nvlane fabrics export), and see its port"
         case errno.EHOSTUNREACH | errno.ENETUNREACH:
