@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from nvlane.facts.mounts import mount_of, parse_mountinfo
 from nvlane.facts.numa import read_nodes
 from nvlane.facts.paths import read_path
 from nvlane.facts.pci import read_functions
-from nvlane.facts.qemu import read_qemu
 from nvlane.facts.qmp_script import Schema
 from nvlane.facts.shape import Content as OnDevice
 from nvlane.facts.shape import Drive, Facts, Limits, Namespace, Qemu
@@ -300,36 +298,6 @@ def test_schema() -> None:
     assert schema.tag_values("blockdev-add") == ("file", "nvme")
     assert schema.tag_values("block-export-add") == ()
     assert schema.enum_with("native", "threads") == ("threads", "native", "io_uring")
-
-
-@pytest.mark.parametrize(
-    ("said", "pmem"),
-    [
-        ("can't open backing store /proc/nowhere/pmem for guest RAM: No such file or directory", True),
-        ("Lack of libpmem support while setting the 'pmem=on' of memory-backend-file", False),
-        ("Parameter 'pmem' is unexpected", False),
-    ],
-)
-def test_a_build_without_libpmem_is_told_by_its_refusal(tmp_path: Path, said: str, pmem: bool) -> None:
-    """A program that answers as QEMU does: an error to the one question that has no answer, else nothing found."""
-    binary = tmp_path / "qemu"
-    binary.write_text(
-        f"#!{sys.executable}\n"
-        "import json, sys\n"
-        "for line in sys.stdin:\n"
-        "    asked = json.loads(line)\n"
-        "    reply = {'return': []}\n"
-        "    match asked['execute']:\n"
-        "        case 'query-version':\n"
-        "            reply = {'return': {'qemu': {'major': 10, 'minor': 0, 'micro': 2}}}\n"
-        "        case 'object-add':\n"
-        f"            reply = {{'error': {{'class': 'GenericError', 'desc': {said!r}}}}}\n"
-        "    if 'id' in asked:\n"
-        "        print(json.dumps({**reply, 'id': asked['id']}))\n"
-    )
-    binary.chmod(0o755)
-    qemu = read_qemu(LinuxReader(), str(binary))
-    assert (qemu.error, qemu.version, qemu.pmem) == ("", "10.0.2", pmem)
 
 
 class _Cache(dict[str, str]):
