@@ -16,8 +16,9 @@ from nvlane.apply import process
 from nvlane.facts.shape import Kvm
 from nvlane.model.errors import CommandFailed, HostError
 
-#: Seconds. A broken KVM mostly ends QEMU at once; a nested one under emulation takes some seconds to be proven.
-DEADLINE: Final = 20.0
+#: Seconds. A broken KVM mostly ends QEMU at once; a nested one under emulation, on a busy machine, takes long to be
+#: proven with a large kernel.
+DEADLINE: Final = 60.0
 #: The kernel's first line, which waits in its buffer until there is a console. It is a notice: with loglevel 6 little
 #: else is printed, for each letter costs two exits of the guest.
 _PROOF: Final = "Linux version"
