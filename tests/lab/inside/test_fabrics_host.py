@@ -126,7 +126,7 @@ def test_a_drive_is_exported_and_its_namespace_plugged(files: list[Path], tmp_pa
     with spare_drive(), exported(*sources, "--address", FIRST):
         taken = nvlane("fabrics", "export", "again", "--drive", "serial:LABSPARE", "--address", FIRST, "--allow-any")
         assert taken.status == 3, str(taken)
-        assert "exported" in taken.err
+        assert "nvmet exports it" in taken.err
         lanes = (
             fabrics_lane("scsi", address=FIRST, frontend="virtio-scsi"),
             fabrics_lane("sata", address=FIRST, namespace=3, frontend="sata", block_size=512),
