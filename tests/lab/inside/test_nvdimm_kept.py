@@ -162,7 +162,9 @@ def test_stores_outlive_a_killed_qemu_and_a_machine_that_went_down(heap: str, wo
         assert kept["virtio"] == "what was synced, past a power failure"
         assert domains(guest) == {"memory_controller"}
         with unchanged():
-            second = nvlane("up", write_spec(work, "second", f'kind = "nvdimm"\nbacking = "file"\npath = "{FILE}"'))
+            second = nvlane(
+                "up", write_spec(work, "second", f'kind = "nvdimm"\nbacking = "file"\npath = "{FILE}"\nsize = "128MiB"')
+            )
         assert second.status == 3, str(second)
         assert f"{FILE} has an open file handle" in second.err
         store(guest, 41)
