@@ -27,7 +27,8 @@ def target_files(directory: Path) -> list[Path]:
     """Files of the Target, each with content that its guest must find."""
     made = [directory / f"{number}.img" for number in range(4)]
     for number, file in enumerate(made):
-        file.write_bytes(pattern(number + 1, 8 * MIB) + bytes(56 * MIB))
+        file.write_bytes(pattern(number + 1, MIB))
+        os.truncate(file, 64 * MIB)
     return made
 
 
