@@ -52,7 +52,7 @@ def up(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_a_guest_has_namespaces_over_rdma(up: Up) -> None:
     assert up.wrong("blk", "usb") == []
-    assert {piece["lane"] for piece in up.value["evidence"] if "SHA-256" in piece["claim"]} == {"blk", "usb"}
+    assert {"blk", "usb"} <= {piece["lane"] for piece in up.value["evidence"] if "SHA-256" in piece["claim"]}
     offered = nvlane("fabrics", "discover", *WHERE, "--json").ok().json
     assert (NQN, "rdma", TARGET_ADDRESS) in {(one["subnqn"], one["trtype"], one["traddr"]) for one in offered}
     seen = nvlane("fabrics", "list", "--json").ok().json
