@@ -49,7 +49,7 @@ def _calls(argv: Sequence[str]) -> Iterator[list[str]]:
 def complaint(arguments: Sequence[str], *, whole: bool = True) -> str:
     """What nvlane's command line would say of these arguments, or nothing. `whole`: every argument has to be there."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="nvlane")
+    context = click.Context(cli, info_name="nvlane", **cli.context_settings)
     rest = list(arguments)
     try:
         while isinstance(command, click.Group) and rest and rest[0] not in ("--help", "-h", "--version"):

@@ -137,8 +137,7 @@ impl std::fmt::Display for MapError {
             }
             MapError::Dma { guest_address, size, error } => write!(
                 f,
-                "memory region of {size:#x} bytes at {guest_address:#x} cannot be made reachable for the drives: \
-                 {error}; raise the limit of locked memory (ulimit -l)"
+                "memory region of {size:#x} bytes at {guest_address:#x} cannot be made reachable for the drives: {error}"
             ),
         }
     }

@@ -37,13 +37,13 @@ def _page() -> Iterator[str]:
     yield "[\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]"
     yield ".SH DESCRIPTION"
     yield from _paragraphs(cli.help or "")
-    context = click.Context(cli, info_name="nvlane")
+    context = click.Context(cli, info_name="nvlane", **cli.context_settings)
     for heading, verbs in SECTIONS.items():
         yield f".SH {_escape(heading.upper())}"
         for verb in verbs:
             command = cli.get_command(context, verb.name)
             if command is not None:
-                yield from _command(command, click.Context(command, info_name=f"nvlane {verb.name}"))
+                yield from _command(command, click.Context(command, context, f"nvlane {verb.name}"))
     yield ".SH EXIT STATUS"
     yield from _paragraphs(EPILOG)
     yield ".SH ENVIRONMENT"
@@ -80,7 +80,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
             if inner is not None:
-                yield from _command(inner, click.Context(inner, info_name=f"{context.info_name} {name}"))
+                yield from _command(inner, click.Context(inner, context, f"{context.info_name} {name}"))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from nvlane.facts.locate import Located, find_drive
 from nvlane.facts.shape import Facts
-from nvlane.lanes import machine, placement
+from nvlane.lanes import machine, pinning, placement
 from nvlane.lanes.context import Context
 from nvlane.lanes.drive import memlock_needed
 from nvlane.lanes.machine import memory_pages
@@ -39,6 +39,7 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
     for at in contexts:
         refusals += LANES[spec.lanes[at.index].KIND].refusals(spec.lanes[at.index], at)
     refusals += _drives_twice(spec, facts)
+    refusals += pinning.refusals(contexts)
     if refusals:
         return Plan(machine=None, refusals=_unique(refusals))
     needs = _join(LANES[spec.lanes[at.index].KIND].needs(spec.lanes[at.index], at) for at in contexts)
@@ -71,11 +72,12 @@ def make_plan(spec: Spec, facts: Facts, engines: Engines) -> Plan:
 
 def make_attach_plan(spec: Spec, index: int, facts: Facts, engines: Engines, running: MachineDevice) -> Plan:
     """What `nvlane attach` would do: one lane (the `index`th of `spec`) into a machine that runs."""
-    at = dataclasses.replace(contexts_of(spec, facts, engines)[index], running=running)
+    contexts = contexts_of(spec, facts, engines)
+    at = dataclasses.replace(contexts[index], running=running)
     table, lane = spec.lanes[index], LANES[spec.lanes[index].KIND]
-    refusals = lane.refusals(table, at)
+    refusals = [*lane.refusals(table, at), *pinning.refusals(contexts)]
     if refusals:
-        return Plan(machine=None, refusals=_unique(list(refusals)))
+        return Plan(machine=None, refusals=_unique(refusals))
     steps, short = net_hugepages(list(lane.steps(table, at)), facts)
     if short:
         return Plan(machine=None, refusals=_unique(short))

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from nvlane.facts.shape import Facts
+from nvlane.lanes import pinning
 from nvlane.lanes.compose import contexts_of, net_hugepages
 from nvlane.lanes.table import LANES
 from nvlane.model.device import MachineDevice, MemoryNeeds
@@ -44,9 +45,10 @@ def make_domain_plan(
 ) -> DomainPlan:
     """The `index`th lane of `spec`. `running` is the domain where the lane is plugged into it while it runs, `owner`
     the user and group of its QEMU where that is another user than ours."""
-    at = dataclasses.replace(contexts_of(spec, facts, engines)[index], running=running)
+    contexts = contexts_of(spec, facts, engines)
+    at = dataclasses.replace(contexts[index], running=running)
     table, lane = spec.lanes[index], LANES[spec.lanes[index].KIND]
-    refusals = lane.refusals(table, at)
+    refusals = (*lane.refusals(table, at), *pinning.refusals(contexts))
     if refusals:
         return DomainPlan(plan=Plan(machine=None, refusals=tuple(dict.fromkeys(refusals))))
     steps, short = net_hugepages(list(lane.steps(table, at)), facts)

@@ -56,6 +56,10 @@ fn explain(error: &io::Error, length: u64, mapped: u64) -> io::Error {
                 kib(mapped)
             )
         }
+        // mm/gup.c, writable_file_mapping_allowed.
+        Some(libc::EFAULT) => {
+            "Linux pins no page of a file that it writes back, nor of what is not there".to_owned()
+        }
         Some(libc::ENOSPC) => {
             "the IOMMU has as many mappings as it takes (vfio_iommu_type1.dma_entry_limit)".to_owned()
         }
