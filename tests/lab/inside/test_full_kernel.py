@@ -59,6 +59,13 @@ def test_a_guest_has_namespaces_over_rdma(up: Up) -> None:
     assert {(one["transport"], one["state"]) for one in seen["connections"]} == {("rdma", "live")}
 
 
+def test_a_port_of_rdma_that_nobody_serves(up: Up) -> None:
+    said = nvlane("fabrics", "connect", "wrong", "--nqn", NQN, *WHERE, "--port", "4421")
+    assert said.status == 1, str(said)
+    assert f"nothing listens at rdma {TARGET_ADDRESS}:4421" in said.err
+    assert up.status()["pid"]
+
+
 def test_a_guest_has_a_drive_behind_usb(up: Up) -> None:
     assert up.wrong("drive") == []
 

@@ -19,7 +19,7 @@ from nvlane.facts.fabrics import DEVICE, read_connections
 from nvlane.facts.shape import FabricConnection
 from nvlane.facts.usage import read_uses
 from nvlane.model.errors import HostError, NvlaneError
-from nvlane.model.fabrics import FabricPath
+from nvlane.model.fabrics import FabricPath, Transport
 from nvlane.model.host import Host, HostReader
 from nvlane.plan.fabrics_step import ConnectFabric, DisconnectFabric
 
@@ -134,14 +134,16 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
         )
     if any(word in text for word in _NO_SUBSYSTEM):
         return f"the Target has no subsystem {step.nqn} for this host", _offered(host, path, step)
+    # Over RDMA the connection manager rejects a port that nobody serves (IB_CM_REJ_INVALID_SERVICE_ID).
+    rejected = error.errno == errno.ECONNRESET and path.transport is Transport.RDMA
+    if rejected or error.errno == errno.ECONNREFUSED:
+        return f"nothing listens at {path}", "export it there first (nvlane fabrics export), and see its port"
     match error.errno:
         case errno.ENOKEY if step.tls:
             return (
                 "the keyring .nvme has no TLS key for this host and subsystem",
                 f"nvme gen-tls-key --insert --hostnqn={step.host_nqn} --subsysnqn={step.nqn}, and the same key there",
             )
-        case errno.ECONNREFUSED:
-            return f"nothing listens at {path}", "export it there first (nvlane fabrics export), and see its port"
         case errno.EHOSTUNREACH | errno.ENETUNREACH:
             return f"there is no route to {path.address}", f"ip route get {path.address} shows where it ends"
         case errno.ETIMEDOUT:
