@@ -13,4 +13,5 @@ PACKAGES = ("sg3-utils", "libsgutils2-1.48", "libiscsi-bin", "libiscsi7", "libcu
 
 def judges() -> Path:
     """A directory with their `usr/bin` and `usr/lib`, for a guest of the same release."""
-    return cache.kept("judges", cache.key(SUITE, *PACKAGES), lambda directory: unpack(directory, SUITE, PACKAGES))
+    name = cache.key(SUITE, *PACKAGES)
+    return cache.kept("judges", name, lambda directory: unpack(directory, (SUITE,), PACKAGES, alone=True))

@@ -84,9 +84,9 @@ def _backport(old: tuple[int, ...], progress: Callable[[str], None]) -> Emulator
     return Emulator(argv=argv, environment=environment, version=version, why=why)
 
 
-def unpack(directory: Path, suites: Sequence[str], packages: Sequence[str]) -> None:
-    """The files of these packages and of all that they depend on, from the last of the suites where it has them.
-    Nothing is installed. HostError when the mirror does not give them."""
+def unpack(directory: Path, suites: Sequence[str], packages: Sequence[str], *, alone: bool = False) -> None:
+    """The files of these packages, and of all that they depend on unless they are wanted `alone`, from the last of the
+    suites where it has them. Nothing is installed. HostError when the mirror does not give them."""
     source = mirror()
     signed = f"[signed-by={source.signed_by}] " if source.signed_by else ""
     work = directory / "apt"
@@ -109,8 +109,8 @@ def unpack(directory: Path, suites: Sequence[str], packages: Sequence[str]) -> N
     }
     apt = ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
     process.run([*apt, "update"], timeout=300)
-    wanted = ["install", "--yes", "--download-only", "--target-release", suites[-1]]
-    process.run([*apt, *wanted, *packages], timeout=600)
+    wanted = ["download"] if alone else ["install", "--yes", "--download-only"]
+    process.run([*apt, *wanted, "--target-release", suites[-1], *packages], timeout=600, cwd=archives)
     for package in archives.glob("*.deb"):
         process.run(["dpkg", "-x", str(package), str(directory)], timeout=120)
     shutil.rmtree(work)
