@@ -43,6 +43,14 @@ def test_length_of_functions() -> None:
     _each("too long", found)
 
 
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by that name alone, and would collect only one."""
+    places: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        places.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    _each("one name", [" ".join(paths) for name, paths in places.items() if len(paths) > 1 and name != "conftest.py"])
+
+
 def test_no_error_is_swallowed() -> None:
     found = [
         f"{source.name}:{node.lineno}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -65,7 +66,7 @@ class Machine:
             environment = {**os.environ, **dict(qemu.environment)}
             self._qemu = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
         try:
-            self._until(self.path("qmp").exists)
+            self._until(self._listens)
             self.monitor = Qmp.connect(str(self.path("qmp")), pid=self._qemu.pid)
             self.probe = ProbeGuest(self.path("probe"))
             if not how.waits:
@@ -120,6 +121,11 @@ class Machine:
             assert found.get("status") not in ("failed", "cancelled"), f"{json.dumps(found)}\n{self.last_words()}"
             assert time.monotonic() < until, f"{json.dumps(found)}\n{self.last_words()}"
             time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        """The path is there before anybody listens behind it."""
+        with socket.socket(socket.AF_UNIX) as knock:
+            return knock.connect_ex(str(self.path("qmp"))) == 0
 
     def _until(self, true: Callable[[], bool], deadline: float = 20.0) -> None:
         until = time.monotonic() + deadline

@@ -35,7 +35,7 @@ PACKAGES = (
     "kmod", "iproute2", "dropbear-bin", "busybox", "procps", "util-linux", "xz-utils",
 )  # fmt: skip
 
-_FILE_SYSTEM_MIB = 900
+_FILE_SYSTEM_MIB = 1600
 _FILE_SYSTEM = UUID("6e766c61-6e65-4c61-8b00-000000000000")
 _DISK = UUID("6e766c61-6e65-4c61-8b00-000000000002")
 _UNNEEDED = ("doc", "man", "locale", "info", "lintian")
