@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nvlane.apply.linux import LinuxHost
 from nvlane.apply.linux_reader import LinuxReader
 from nvlane.facts.qemu import read_qemu
 
@@ -39,3 +40,9 @@ def test_a_build_without_libpmem_is_told_by_its_refusal(tmp_path: Path, said: st
     binary.chmod(0o755)
     qemu = read_qemu(LinuxReader(), str(binary))
     assert (qemu.error, qemu.version, qemu.pmem) == ("", "10.0.2", pmem)
+
+
+def test_there_is_room_for_all_answers_before_anybody_reads() -> None:
+    """QEMU that quits drops what its pipe does not hold yet, and it says more than a pipe of 64 KiB holds."""
+    size = "import fcntl, sys; sys.stdin.read(); print(fcntl.fcntl(1, fcntl.F_GETPIPE_SZ))"
+    assert int(LinuxHost().query([sys.executable, "-c", size], input="?").stdout) >= 1 << 20

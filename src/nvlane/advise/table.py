@@ -77,8 +77,8 @@ def markdown() -> str:
 def _page() -> Iterator[str]:
     yield "# What each lane can do"
     yield ""
-    yield "This page is made of `src/nvlane/advise/` (`NVLANE_REGENERATE=1 pytest tests/unit/test_advise_matrix.py`). The same"
-    yield "table is what `nvlane advise` rests on, and `nvlane advise --matrix` prints it. Every answer cites the tests"
+    yield "This page is made of `src/nvlane/advise/` (`NVLANE_REGENERATE=1 pytest tests/unit/test_advise_matrix.py`)."
+    yield "The same table is what `nvlane advise` rests on, and `nvlane advise --matrix` prints it. Every answer cites the tests"
     yield "that show it; where there is none it says *not proven*, which is no promise either way."
     yield ""
     yield f"About speed it says nothing: {ORDER_IS},"

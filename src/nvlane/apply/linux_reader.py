@@ -11,6 +11,8 @@ from nvlane.apply.process import run
 from nvlane.model.host import FileStat, Output
 
 _CHUNK: Final = 1 << 16
+#: Bytes: as many as anybody may ask for (/proc/sys/fs/pipe-max-size), and several times what QEMU says of itself.
+_PIPE: Final = 1 << 20
 
 _KINDS: Final = {
     stat.S_IFREG: "file",
@@ -84,7 +86,8 @@ class LinuxReader:
     def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:
         """Run a command that only reads; any exit status is an answer. HostError when there is no such program,
         CommandFailed when `timeout` seconds are over."""
-        done = run(argv, timeout=timeout, check=False, input=input, env={"LC_ALL": "C"})
+        # QEMU that is told to quit drops the answers that still wait for room in the pipe (monitor/monitor.c).
+        done = run(argv, timeout=timeout, check=False, input=input, env={"LC_ALL": "C"}, room=_PIPE if input else -1)
         return Output(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     def environment(self, name: str) -> str | None:

@@ -51,9 +51,11 @@ def run(
     check: bool = True,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    room: int = -1,
 ) -> Completed:
     """Run a command to its end. Raises CommandFailed on a status other than 0 (if `check`) or a deadline
-    (`timeout`, in seconds), HostError when there is no such program."""
+    (`timeout`, in seconds), HostError when there is no such program. `room` is for one that loses its last words when
+    they are not taken at once: the bytes that a pipe holds for it (F_SETPIPE_SZ)."""
     command = shlex.join(argv)
     try:
         done = subprocess.run(
@@ -67,6 +69,7 @@ def run(
             env=None if env is None else {**os.environ, **env},
             cwd=cwd,
             check=False,
+            pipesize=room,
         )
     except FileNotFoundError as error:
         raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
