@@ -80,7 +80,13 @@ def _in_labs(output: Output, everything: bool, connect: str) -> dict[str, Any]:
     from nvlane.lab import Kernel, LabStalled
     from nvlane.lab.tour import TOUR
 
-    result: dict[str, Any] = {"lanes": [], "host_restored": True, "accelerator": "", "connect": connect, "once_more": []}
+    result: dict[str, Any] = {
+        "lanes": [],
+        "host_restored": True,
+        "accelerator": "",
+        "connect": connect,
+        "once_more": [],
+    }
     labs_left = LABS
     for kernel in Kernel:
         left = [halt.name for halt in TOUR if halt.kernel is kernel and (everything or not halt.all_only)]
