@@ -1,9 +1,9 @@
 """Which QEMU runs the lab's outer machine.
 
-Where the lab has no KVM, QEMU emulates processors that run nested guests. Up to 10.1, VMRUN and #VMEXIT changed the
-flags of a processor's pending interrupts without the lock under which a timer sets them (target/i386/tcg/system/
-svm_helper.c), so that one may be lost; 7.2 even kills programs with SIGSEGV. That is not all: with 11.1, too, a guest
-now and then spins at its start, and what runs in the lab has a second chance for that.
+Where the lab has no KVM, QEMU emulates processors that run nested guests. An older one is suspected of losing an
+interrupt then: since 10.2 one function sets the flags of a processor's pending interrupts (cpu_set_interrupt, used by
+VMRUN in target/i386/tcg/system/svm_helper.c); 7.2 even kills programs with SIGSEGV. That is not all: with 11.1, too, a
+guest now and then spins at its start, and what runs in the lab has a second chance for that.
 
 An older QEMU is passed over for the one in Debian's backports, which is unpacked into the cache with all the libraries
 it needs, down to the loader: nothing is installed, apt's own configuration and lists stay as they are, and it runs on
@@ -25,7 +25,7 @@ from nvlane.lab.sources import mirror
 from nvlane.model.errors import HostError
 
 PROGRAM = "qemu-system-x86_64"
-#: From here on those flags have a function that sets them (cpu_set_interrupt); from there on the lab runs at all.
+#: The first is taken without a doubt; from the second on the lab runs at all.
 SOUND = (10, 2)
 OLDEST = (8, 2)
 _SUITES = ("trixie", "trixie-backports")
