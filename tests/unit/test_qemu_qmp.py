@@ -192,3 +192,16 @@ def test_importing_it_brings_no_asyncio() -> None:
     """A verb that asks QEMU one question must not pay for an event loop."""
     code = "import sys, nvlane.wire.qmp; sys.exit('asyncio' in sys.modules)"
     assert run(["python3", "-c", code], env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")}).returncode == 0
+
+
+def test_an_event_before_the_greeting_is_kept(peer: Callable[[Script], str]) -> None:
+    """QEMU greets a little after it has accepted, and until then the monitor is in the mode of its last client."""
+    event = {"event": "BLOCK_JOB_CANCELLED", "data": {"device": "data"}, "timestamp": {"seconds": 1, "microseconds": 2}}
+
+    def script(connection: socket.socket) -> None:
+        say(connection, event)
+        greet(connection)
+
+    with Qmp.connect(peer(script)) as monitor:
+        assert monitor.version == (9, 8, 7)
+        assert monitor.wait_event("BLOCK_JOB_CANCELLED", deadline=1)["data"] == {"device": "data"}

@@ -113,6 +113,11 @@ class Qmp:
 
     def _greet(self, until: float) -> None:
         greeting = self._receive(until, "QMP's greeting (does another client hold the monitor?)")
+        while "event" in greeting:
+            # Between accepting a connection and greeting it, QEMU still takes the monitor for one in command mode, as
+            # the last client left it, and sends its events (monitor/qmp.c, monitor_qmp_event sets the mode).
+            self._events.append(greeting)
+            greeting = self._receive(until, "QMP's greeting")
         try:
             version = greeting["QMP"]["version"]["qemu"]
             self.version = (version["major"], version["minor"], version["micro"])

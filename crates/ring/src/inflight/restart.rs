@@ -1,6 +1,7 @@
 //! A device that is killed at any store, and started again: no request is lost, and none is done again that the driver
 //! was told of.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 
@@ -29,6 +30,10 @@ struct World {
     buffers: u64,
     /// What the driver has added and not got back, oldest first.
     outstanding: VecDeque<u16>,
+    /// The used index when the last process started.
+    began: Cell<u16>,
+    /// The front end gives that index and not today's: the last moment it can have looked is any since then.
+    looked_early: bool,
 }
 
 const SIZE: u16 = 8;
@@ -52,7 +57,8 @@ impl World {
         let driver = guest.driver(&config).unwrap();
         let buffers = guest.allocate(0x1000, 0x1000);
         let record = Inflight::create(layout, 1, SIZE).unwrap();
-        World { guest, config, record, driver, buffers, outstanding: VecDeque::new() }
+        let (outstanding, began) = (VecDeque::new(), Cell::new(start));
+        World { guest, config, record, driver, buffers, outstanding, began, looked_early: false }
     }
 
     fn add(&mut self, length: usize) {
@@ -76,7 +82,8 @@ impl World {
         }
     }
 
-    /// The queue as a new process makes it, with the number that QEMU gives after a crash: the used index.
+    /// The queue as a new process makes it, with the number that QEMU gives after a lost connection: the used index as it
+    /// was when QEMU noticed.
     fn start(&self) -> Result<Queue, RingError> {
         let mut config = self.config.clone();
         config.memory = self.guest.mapped_again().unwrap();
@@ -86,7 +93,9 @@ impl World {
         config.inflight = inflight.queue(0);
         if config.layout == Layout::Split {
             let used = self.guest.read(config.addresses.device + 2, 2);
-            config.base = VringBase(u32::from(u16::from_le_bytes([used[0], used[1]])));
+            let used = u16::from_le_bytes([used[0], used[1]]);
+            let before = self.began.replace(used);
+            config.base = VringBase(u32::from(if self.looked_early { before } else { used }));
         }
         Queue::new(config)
     }
@@ -201,6 +210,7 @@ fn a_hundred_lives() {
     for layout in [Layout::Split, Layout::Packed] {
         for seed in 1..30u64 {
             let mut world = World::new(layout, (seed as u16).wrapping_mul(2111));
+            world.looked_early = seed % 2 == 0;
             let mut numbers = Numbers(seed);
             for life in 0..100 {
                 for _ in 0..numbers.below(6) {

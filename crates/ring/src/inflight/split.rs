@@ -25,17 +25,23 @@ pub(crate) struct SplitRecord {
     counter: u64,
 }
 
+/// What a record says.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub record: SplitRecord,
+    /// No queue has had it before.
+    pub is_new: bool,
+    /// The heads in flight, oldest first.
+    pub heads: Vec<u16>,
+}
+
 fn entry(head: u16) -> usize {
     HEADER + ENTRY * usize::from(head)
 }
 
 impl SplitRecord {
-    /// Opens the record of a ring whose used index is `used_idx`; the heads in flight, oldest first.
-    pub fn open(
-        region: InflightQueue,
-        size: u16,
-        used_idx: u16,
-    ) -> Result<(SplitRecord, Vec<u16>), RingError> {
+    /// Opens the record of a ring whose used index is `used_idx`.
+    pub fn open(region: InflightQueue, size: u16, used_idx: u16) -> Result<Opened, RingError> {
         if region.layout() != Layout::Split || region.capacity() < size {
             return Err(RingError::InflightShape {
                 record: (region.layout(), region.capacity()),
@@ -47,7 +53,7 @@ impl SplitRecord {
         match region.u16(VERSION).load(Relaxed) {
             0 => {
                 record.initialise(used_idx);
-                return Ok((record, Vec::new()));
+                return Ok(Opened { record, is_new: true, heads: Vec::new() });
             }
             1 if region.u64(FEATURES).load(Relaxed) == 0 => (),
             _ => return Err(RingError::Inflight("its version is unknown")),
@@ -67,7 +73,8 @@ impl SplitRecord {
         }
         heads.sort_unstable();
         record.counter = heads.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
-        Ok((record, heads.into_iter().map(|(_, head)| head).collect()))
+        let heads = heads.into_iter().map(|(_, head)| head).collect();
+        Ok(Opened { record, is_new: false, heads })
     }
 
     /// A new file: all zero but what we write, and the version last. The used index is the ring's, which need not be 0

@@ -69,12 +69,14 @@ impl Split {
         let mut next_avail = config.base.0 as u16;
         let (mut record, mut recovered) = (None, VecDeque::new());
         if let Some(region) = config.inflight.take() {
-            let (opened, heads) = SplitRecord::open(region, config.size, used_idx)?;
-            // What was taken is either used or in flight, in whatever order it was completed.
-            if !heads.is_empty() {
-                next_avail = used_idx.wrapping_add(heads.len() as u16);
+            let opened = SplitRecord::open(region, config.size, used_idx)?;
+            // What was taken is either used or in flight, in whatever order it was completed. The front end's number is
+            // only good for a record that is new: after a lost connection QEMU gives the used index it found when it
+            // noticed (hw/virtio/vhost.c, vhost_virtqueue_stop), and the process before this one may have gone on.
+            if !opened.is_new {
+                next_avail = used_idx.wrapping_add(opened.heads.len() as u16);
             }
-            (record, recovered) = (Some(opened), heads.into());
+            (record, recovered) = (Some(opened.record), opened.heads.into());
         }
         let mut split = Split::over(areas, config.memory.clone(), used_idx, next_avail);
         split.event_idx = config.event_idx;

@@ -108,7 +108,7 @@ impl Sessions {
         if let Some(listener) = self.listener.take() {
             let _ = self.epoll.remove(listener.as_fd());
         }
-        self.with(backing, |_| true, |session, owner| session.end(owner, None));
+        self.with(backing, |_| true, Session::part);
         self.settle(backing);
     }
 

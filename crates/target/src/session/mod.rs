@@ -44,6 +44,8 @@ pub struct Session {
     connection: Option<Connection>,
     state: State,
     waiting: Option<Waiting>,
+    /// It is ours to end, since then: the socket is closed when the queues are back.
+    parting: Option<Instant>,
 }
 
 /// A message that waits for queues.
@@ -65,7 +67,8 @@ pub enum Interest {
 
 impl Session {
     pub fn new(stream: UnixStream, queues: u16) -> io::Result<Session> {
-        Ok(Session { connection: Some(Connection::new(stream)?), state: State::new(queues), waiting: None })
+        let connection = Some(Connection::new(stream)?);
+        Ok(Session { connection, state: State::new(queues), waiting: None, parting: None })
     }
 
     /// The socket to wait on, as long as there is one.
@@ -76,6 +79,7 @@ impl Session {
     pub fn interest(&self) -> Interest {
         match &self.connection {
             None => Interest::Nothing,
+            Some(_) if self.parting.is_some() => Interest::Nothing,
             Some(connection) if connection.is_blocked() => Interest::Write,
             Some(_) if self.waiting.is_some() => Interest::Nothing,
             Some(_) => Interest::Read,
@@ -89,7 +93,7 @@ impl Session {
 
     /// It is over and still drains.
     pub fn is_draining(&self) -> bool {
-        self.connection.is_none() && !self.state.is_drained()
+        (self.connection.is_none() || self.parting.is_some()) && !self.state.is_drained()
     }
 
     /// The queues that are served.
@@ -143,6 +147,7 @@ impl Session {
     /// A queue is drained and ours again; `base`: where it stands.
     pub fn detached(&mut self, queue: u16, base: u32, owner: &mut dyn Owner) {
         self.state.returned(queue, base);
+        self.hang_up_if_drained();
         self.go_on(owner);
     }
 
@@ -203,8 +208,8 @@ impl Session {
         }
     }
 
-    /// Ends the conversation: the socket is closed, all queues are asked back. What is in flight ends by itself; what
-    /// then is still recorded as in flight is the next connection's.
+    /// Ends the conversation at once: the socket is closed, all queues are asked back. What is in flight ends by itself;
+    /// what then is still recorded as in flight is the next connection's.
     pub fn end(&mut self, owner: &mut dyn Owner, why: Option<&str>) {
         if self.connection.take().is_none() {
             return;
@@ -214,6 +219,27 @@ impl Session {
         }
         self.waiting = None;
         self.state.leave(owner);
+    }
+
+    /// Ends the conversation from our side: all queues are asked back first, and the socket is closed when they are
+    /// drained, or after [`DRAIN`].
+    ///
+    /// In this order, since a front end that loses its connection goes on from the used index that it finds then (QEMU,
+    /// hw/virtio/vhost.c, vhost_virtqueue_stop): what ended after that moment would be done again.
+    pub fn part(&mut self, owner: &mut dyn Owner) {
+        if self.connection.is_none() || self.parting.is_some() {
+            return;
+        }
+        self.waiting = None;
+        self.parting = Some(Instant::now());
+        self.state.leave(owner);
+        self.hang_up_if_drained();
+    }
+
+    fn hang_up_if_drained(&mut self) {
+        if self.parting.is_some() && self.state.is_drained() {
+            self.connection = None;
+        }
     }
 
     /// The configuration space has changed: a front end that wants to know is told.
@@ -226,8 +252,8 @@ impl Session {
         if self.connection.is_some() && self.state.is_poisoned() {
             self.end(owner, Some("its memory has vanished (the file behind it was shortened)"));
         }
-        let overdue = |waiting: &Waiting| waiting.since.elapsed() > DRAIN;
-        if self.waiting.as_ref().is_some_and(overdue) && !self.state.is_at_rest() {
+        let since = self.parting.or(self.waiting.as_ref().map(|waiting| waiting.since));
+        if since.is_some_and(|since| since.elapsed() > DRAIN) && !self.state.is_at_rest() {
             let why = format!("its queues did not drain within {} s", DRAIN.as_secs());
             self.end(owner, Some(&why));
         }

@@ -82,6 +82,28 @@ fn the_base_is_said_only_when_nothing_is_in_flight() {
 }
 
 #[test]
+fn a_session_that_we_end_is_closed_when_nothing_is_in_flight() {
+    for packed in [false, true] {
+        let (server, mut client, guest, mut driver) = running(packed);
+        server.visit(|_, null| null.hold = true);
+        for _ in 0..5 {
+            driver.submit(&guest);
+        }
+        server.wait("five requests", |_, null| null.held.len() == 5);
+        server.visit(|session, null| session.part(null));
+        assert!(server.visit(|session, _| session.is_draining()));
+        client.deadline = Duration::from_millis(50);
+        assert!(client.receive().unwrap().is_none(), "closed with five requests in flight");
+        assert!(driver.collect(&guest).is_empty());
+        server.visit(|_, null| null.hold = false);
+        client.deadline = Duration::from_secs(20);
+        assert!(matches!(client.receive(), Err(ClientError::Closed)));
+        assert_eq!(driver.collect(&guest).len(), 5, "all had ended before the socket was closed");
+        assert!(server.visit(|session, _| session.is_finished()));
+    }
+}
+
+#[test]
 fn a_ring_that_never_ran_stands_at_the_beginning() {
     for packed in [false, true] {
         let (_server, mut client) = Server::start();
