@@ -12,12 +12,15 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from remote_tests import SILENT_GUEST
 
+from nvlane.cli.service.guest import in_turns
 from nvlane.lab import cache, gpt, keys
 from nvlane.lab.drives import DRIVES, PATTERN_BYTES, Content, Place, make_images, pattern
 from nvlane.lab.machine import ROOT_PARTITION, Accelerator, LabFiles, LabMachine, arguments
 from nvlane.lab.sources import Source, mirror, sources
 from nvlane.model.errors import HostError
+from nvlane.wire.lines import DeadlineMissed
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lab"
 FILES = LabFiles(
@@ -251,3 +254,10 @@ def test_cache_forgets_the_oldest(caches: Path) -> None:
 def test_keys_of_the_cache_are_of_content() -> None:
     assert cache.key("a", "b") == cache.key("a", b"b")
     assert cache.key("ab") != cache.key("a", "b") != cache.key("b", "a")
+
+
+def test_a_guest_that_falls_silent_is_known_by_what_nvlane_says_of_it() -> None:
+    """However a guest is reached: of an emulated lab such a test is done once more."""
+    with pytest.raises(DeadlineMissed) as said:
+        in_turns("vm", [lambda _: None], 0.01, "its console tells")
+    assert SILENT_GUEST.search(str(said.value))

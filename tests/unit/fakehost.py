@@ -131,7 +131,7 @@ class FakeHost:
             kind=kind, size=size, mode=0o755, uid=0, inode=abs(hash(path)) % 9999, mtime_ns=1, device=number
         )
 
-    def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:  # noqa: ARG002
+    def query(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Output:  # noqa: ARG002
         self.asked.append(tuple(argv))
         answer = self.commands.get(argv[0].rsplit("/", 1)[-1])
         if answer is None:

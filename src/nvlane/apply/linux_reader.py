@@ -83,7 +83,7 @@ class LinuxReader:
             gid=found.st_gid,
         )
 
-    def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:
+    def query(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Output:
         """Run a command that only reads; any exit status is an answer. HostError when there is no such program,
         CommandFailed when `timeout` seconds are over."""
         # QEMU that is told to quit drops the answers that still wait for room in the pipe (monitor/monitor.c).

@@ -18,7 +18,7 @@ def ask(
     argv: Sequence[str],
     questions: Sequence[Question],
     *,
-    timeout: float = 20.0,
+    timeout: float = 60.0,
     errors: dict[int, str] | None = None,
 ) -> list[Any]:
     """The replies, in order: what 'return' holds, or None where the program answered with an error, the words of which

@@ -129,7 +129,7 @@ class MemoryHost:
             gid=node.gid,
         )
 
-    def query(self, argv: Sequence[str], *, timeout: float = 20.0, input: str | None = None) -> Output:  # noqa: ARG002
+    def query(self, argv: Sequence[str], *, timeout: float = 60.0, input: str | None = None) -> Output:  # noqa: ARG002
         match list(argv):
             case ["modprobe", "--show-depends", name]:
                 try:

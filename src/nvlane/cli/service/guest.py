@@ -66,7 +66,8 @@ def in_turns(name: str, ways: Sequence[Way], deadline: float, hint: str) -> Gues
                 return found
         if time.monotonic() > until:
             raise DeadlineMissed(
-                f"neither a guest agent nor nvlane-probe answered in {name} within {deadline:g} s",
+                f"the guest of {name} did not come up within {deadline:g} s: neither a guest agent nor nvlane-probe "
+                "answered",
                 remedy=f"install qemu-guest-agent in the guest; {hint}. Then run nvlane verify {name}",
             )
 
