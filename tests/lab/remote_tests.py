@@ -30,7 +30,8 @@ SHOWN_AFTER = 300
 #: How many labs the tests may use up.
 LABS = 6
 #: What a test says whose guest fell silent. An emulated lab may be at fault (a processor of its that lost an interrupt
-#: for a moment, a guest that did): such a test is done once more, in another lab, and that is said.
+#: for a moment, a guest that was given one twice, lab/emulator.py): such a test is done once more, in another lab, and
+#: that is said.
 SILENT_GUEST = re.compile(r"DeadlineMissed|did not come up within|no answer (?:to \w+ )?within")
 _LIST = "/run/lab/tests"
 _LAST_LINES = 60

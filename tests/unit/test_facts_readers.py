@@ -23,6 +23,7 @@ from nvlane.facts.mounts import mount_of, parse_mountinfo
 from nvlane.facts.numa import read_nodes
 from nvlane.facts.paths import read_path
 from nvlane.facts.pci import read_functions
+from nvlane.facts.processor import is_emulated
 from nvlane.facts.qmp_script import Schema
 from nvlane.facts.shape import Content as OnDevice
 from nvlane.facts.shape import Drive, Facts, Limits, Namespace, Qemu
@@ -157,6 +158,18 @@ def test_a_kernel_without_numa_is_one_node() -> None:
     assert (node.node, node.cpus, node.memory_total) == (0, frozenset({0, 1}), 4096 * KIB)
     (pool,) = read_pools(FakeHost(bare))
     assert (pool.node, pool.page_size, pool.total) == (0, 2 * MIB, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "emulated"),
+    [
+        ("processor\t: 0\nmodel name\t: QEMU TCG CPU version 2.5+\nflags\t\t: fpu svm\n", True),
+        ("processor\t: 0\nmodel name\t: AMD EPYC 9354 32-Core Processor\nflags\t\t: fpu svm\n", False),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n", False),
+    ],
+)
+def test_a_host_that_qemu_emulates(text: str, emulated: bool) -> None:
+    assert is_emulated(FakeHost({"/proc/cpuinfo": text})) is emulated
 
 
 def test_hugepages() -> None:

@@ -139,7 +139,7 @@ def _show(event: dict[str, Any], output: Output, spinner: Lines, left: list[str]
 
 
 def _fell_silent(lane: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a guest spun at its start, which one of an emulated host now and then does; see `LabStalled`."""
+    """Whether a guest spun at its start, which one of an emulated host may do; see lab/emulator.py."""
     words = (str(piece["found"]) for piece in lane["evidence"] if not piece["ok"])
     return result["accelerator"] == "tcg" and any("did not come up within" in found for found in words)
 

@@ -21,6 +21,7 @@ from nvlane.facts.modules import read_modules
 from nvlane.facts.numa import meminfo, read_nodes
 from nvlane.facts.paths import read_paths
 from nvlane.facts.pci import read_functions
+from nvlane.facts.processor import is_emulated
 from nvlane.facts.qemu import read_qemu
 from nvlane.facts.shape import Drive, Facts, Kvm, Qemu, StorageDaemon, Target
 from nvlane.facts.storage_daemon import read_storage_daemon
@@ -107,6 +108,7 @@ def _machine(host: HostReader, state_dir: str, runtime_dir: str) -> Facts:
         memory_total=meminfo(attribute(host, "/proc/meminfo")).get("MemTotal", 0),
         state_dir=state_dir,
         runtime_dir=runtime_dir,
+        emulated=is_emulated(host),
         iommu=read_iommu(host),
         nodes=read_nodes(host),
         hugepages=read_pools(host),

@@ -315,6 +315,7 @@ class Facts:
     memory_total: int
     state_dir: str
     runtime_dir: str
+    emulated: bool = False  # QEMU itself executes this host's instructions (TCG)
     iommu: str = ""  # 'intel', 'amd', 'other' or '' for none
     functions: tuple[PciFunction, ...] = ()
     drives: tuple[Drive, ...] = ()

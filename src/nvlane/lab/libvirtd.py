@@ -92,7 +92,7 @@ def _define(name: str, memory: int, ports: int, extra: str, *, pmem_tools: bool)
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{guest.cmdline}</cmdline>
   </os>
-  <features><acpi/><apic/></features>
+  <features><acpi/><apic eoi='off'/></features>
   <cpu mode='host-passthrough'/>
   <on_poweroff>destroy</on_poweroff><on_crash>destroy</on_crash>
   <devices>
