@@ -14,7 +14,7 @@ from nvlane.model.codec import decode, encode
 from nvlane.model.fabrics import FabricPath, Transport, namespace_uuid
 from nvlane.plan import step as steps
 from nvlane.plan.export import WantedExport, default_nqn, make_export_plan
-from nvlane.plan.fabrics_step import LinkConfigNode, MakeConfigNode, MountConfigfs
+from nvlane.plan.fabrics_step import AddTlsKey, LinkConfigNode, MakeConfigNode, MountConfigfs
 from nvlane.plan.plan import Plan
 
 NQN = "nqn.2014-08.org.example:disks"
@@ -70,6 +70,21 @@ def test_an_address_that_has_a_port_shares_it_and_another_gets_the_next_number()
     assert made == [f"{NVMET}/ports/3", f"{NVMET}/ports/2"]
 
 
+def test_with_tls_the_keys_are_there_before_the_port() -> None:
+    seen = facts(fabrics=Fabrics(tls_daemon=True, tls_keyring=True))
+    plan = planned(seen, tls=True, tls_key="/root/tls", hosts=(HOST, f"{HOST}2"))
+    words = [step.describe() for step in plan.steps]
+    port = next(i for i, step in enumerate(plan.steps) if isinstance(step, MakeConfigNode) and "/ports/" in step.path)
+    keys = [i for i, step in enumerate(plan.steps) if isinstance(step, AddTlsKey) and step.keyring == ".nvme"]
+    assert len(keys) == 2, words
+    assert max(keys) < port
+    made = plan.steps[port]
+    assert isinstance(made, MakeConfigNode)
+    assert made.attributes[-2:] == (("addr_tsas", "tls1.3"), ("addr_treq", "required"))
+    assert not plan.notes
+    assert "has to stand in the keyring .nvme" in planned(seen, tls=True).notes[0].text
+
+
 def test_a_file_without_direct_io_goes_through_the_page_cache() -> None:
     file = PathFacts(path="/dev/shm/a.raw", kind="file", size=1 << 30, format="raw", filesystem="tmpfs")
     plan = planned(dataclasses.replace(facts(), paths=(file,)), files=("/dev/shm/a.raw",))
@@ -104,6 +119,7 @@ def test_an_nqn_of_its_own_stays_the_same() -> None:
 USED = PathFacts(
     path="/dev/sdb", kind="block", uses=(Use(kind=UseKind.MOUNT, device="sdb", evidence="mounted on /srv"),)
 )
+TLS = Fabrics(tls_daemon=True, tls_keyring=True)
 EXPORTED = Fabrics(subsystems=(ExportedSubsystem(nqn=NQN, any_host=True),))
 
 
@@ -116,6 +132,9 @@ EXPORTED = Fabrics(subsystems=(ExportedSubsystem(nqn=NQN, any_host=True),))
         ("nqn-exported", {}, {"fabrics": EXPORTED}),
         ("secret-for-all", {"hosts": (), "any_host": True, "secret": "/root/key"}, {}),
         ("no-tls", {"tls": True}, {}),
+        ("no-tls", {"tls": True}, {"fabrics": Fabrics(tls_daemon=True)}),
+        ("no-tls", {"tls": True, "paths": (FabricPath(transport=Transport.LOOP),)}, {"fabrics": TLS}),
+        ("secret-for-all", {"hosts": (), "any_host": True, "tls": True}, {"fabrics": TLS}),
         ("address", {"paths": (dataclasses.replace(TCP, address="storage"),)}, {}),
         ("address", {"paths": (FabricPath(transport=Transport.FC, address="10.0.0.2"),)}, {}),
         ("address", {"paths": (dataclasses.replace(TCP, address="fe80::1%a,b"),)}, {}),

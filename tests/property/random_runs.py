@@ -18,7 +18,14 @@ from nvlane.model.errors import HostError
 from nvlane.model.fabrics import FabricPath, Transport
 from nvlane.model.pci import PciAddress
 from nvlane.model.size import GIB, MIB
-from nvlane.plan.fabrics_step import BindNamespace, ConnectFabric, LinkConfigNode, MakeConfigNode, MountConfigfs
+from nvlane.plan.fabrics_step import (
+    AddTlsKey,
+    BindNamespace,
+    ConnectFabric,
+    LinkConfigNode,
+    MakeConfigNode,
+    MountConfigfs,
+)
 from nvlane.plan.step import (
     BindDriver,
     CreateImage,
@@ -121,6 +128,9 @@ def make_host() -> MemoryHost:
     )
     host.modules.load("irqbypass")
     host.tree.add_text("/srv/disk0.raw", "somebody's data")
+    host.tree.add(
+        TLS_KEY, "file", data=b"NVMeTLSkey-1:00:FzPFn6f0j8839fJvxP8CaK1PeOAw9POwv9HUfnuxRHre+Y7v:", mode=0o600
+    )
     return host
 
 
@@ -157,6 +167,7 @@ def _binds(draw: st.DrawFn) -> list[Step]:
 
 NVMET = "/sys/kernel/config/nvmet"
 NQN = "nqn.2014-08.org.example:disk"
+TLS_KEY = "/srv/tls.key"
 
 
 def fabrics_steps(*, connected: bool) -> list[Step]:
@@ -171,6 +182,7 @@ def fabrics_steps(*, connected: bool) -> list[Step]:
         MakeConfigNode(path=f"{subsystem}/namespaces/1", attributes=(("device_path", "/srv/x"), ("enable", "1"))),
         MakeConfigNode(path=host),
         LinkConfigNode(path=f"{subsystem}/allowed_hosts/nqn.2014-08.org.example:host", node=host),
+        AddTlsKey(keyring=".nvme", host_nqn="nqn.2014-08.org.example:host", nqn=NQN, file=TLS_KEY),
         MakeConfigNode(path=f"{NVMET}/ports/1", attributes=(("addr_trtype", "loop"),)),
         LinkConfigNode(path=f"{NVMET}/ports/1/subsystems/{NQN}", node=subsystem),
     ]

@@ -14,11 +14,12 @@ from nvlane.apply.memory import MemoryHost
 from nvlane.apply.operations.operation import Fate
 from nvlane.apply.store import Store
 from nvlane.model.errors import HostError, NvlaneError, Refused
-from nvlane.plan.fabrics_step import BindNamespace, ConnectFabric, MakeConfigNode
+from nvlane.model.tls_psk import tls_psk
+from nvlane.plan.fabrics_step import AddTlsKey, BindNamespace, ConnectFabric, MakeConfigNode
 from nvlane.plan.step import Step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "property"))
-from random_runs import NQN, NVMET, StandIn, fabrics_steps, launchers, make_host
+from random_runs import NQN, NVMET, TLS_KEY, StandIn, fabrics_steps, launchers, make_host
 
 KEY = "DHHC-1:00:ia6zGodOr4SEG0Zzaw398rpY0wqipUWj4jWjUh4HWUz6aQ2n:"
 
@@ -128,6 +129,46 @@ def test_a_key_is_read_from_its_file_and_stands_nowhere_else(host: MemoryHost, r
     assert "DHHC" not in (runs.store.read("vm").path / "journal.jsonl").read_text()
     runs.end("vm")
     host.unlink("/srv/key")
+
+
+def _tls_keys(host: MemoryHost) -> list[str]:
+    return [line.split()[9] for line in host.read_text("/proc/keys").splitlines() if " psk " in line]
+
+
+def test_a_tls_key_goes_with_the_last_run_that_needs_it(host: MemoryHost, runs: Runs) -> None:
+    runs.begin("first", fabrics_steps(connected=False))
+    runs.begin("second", fabrics_steps(connected=False))
+    assert _tls_keys(host) == ["nqn.2014-08.org.example:host"]
+    secret = host.read_text(TLS_KEY).split(":")[2]
+    assert secret not in (runs.store.read("first").path / "journal.jsonl").read_text()
+    runs.end("first")
+    assert len(_tls_keys(host)) == 1
+    runs.end("second")
+    assert _tls_keys(host) == []
+
+
+def test_a_tls_key_that_was_there_stays(host: MemoryHost, runs: Runs) -> None:
+    psk = tls_psk(host.read_text(TLS_KEY), "nqn.2014-08.org.example:host", NQN)
+    host.add_key(".nvme", "psk", psk.identity, psk.key)
+    runs.begin("vm", fabrics_steps(connected=False))
+    runs.end("vm")
+    assert len(_tls_keys(host)) == 1
+    host.unlink_key(".nvme", host.find_key(".nvme", "psk", psk.identity))
+
+
+def test_a_connection_names_its_tls_key_by_number(host: MemoryHost, runs: Runs) -> None:
+    steps: list[Step] = []
+    for step in fabrics_steps(connected=True):
+        if isinstance(step, ConnectFabric):
+            steps.append(AddTlsKey(keyring="@u", host_nqn=step.host_nqn, nqn=NQN, file=TLS_KEY))
+            step = dataclasses.replace(step, tls=True, tls_key=TLS_KEY)
+        steps.append(step)
+    said: list[str] = []
+    connect = host.fabrics.connect
+    host.fabrics.connect = lambda text: said.append(text) or connect(text)  # type: ignore[method-assign,func-returns-value]
+    runs.begin("vm", steps)
+    psk = tls_psk(host.read_text(TLS_KEY), "nqn.2014-08.org.example:host", NQN)
+    assert f"tls,tls_key={host.find_key('@u', 'psk', psk.identity)}" in said[0]
 
 
 @pytest.mark.parametrize(

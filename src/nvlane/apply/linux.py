@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from nvlane.apply import keyring as keys
 from nvlane.apply.linux_reader import LinuxReader
 from nvlane.apply.operations.processes import start_time_of
 from nvlane.apply.process import run, spawn
@@ -108,6 +109,12 @@ class LinuxHost(LinuxReader):
             raise
         os.close(descriptor)
         return True
+
+    def add_key(self, keyring: str, kind: str, description: str, payload: bytes) -> None:
+        keys.add_key(keyring, kind, description, payload)
+
+    def unlink_key(self, keyring: str, number: int) -> None:
+        keys.unlink_key(keyring, number)
 
     def listen(self, path: str) -> int:
         if len(path.encode()) > _SOCKET_PATH_MAX:

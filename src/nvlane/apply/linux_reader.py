@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
+from nvlane.apply import keyring as keys
 from nvlane.apply.process import run
 from nvlane.model.host import FileStat, Output
 
@@ -89,6 +90,9 @@ class LinuxReader:
         # QEMU that is told to quit drops the answers that still wait for room in the pipe (monitor/monitor.c).
         done = run(argv, timeout=timeout, check=False, input=input, env={"LC_ALL": "C"}, room=_PIPE if input else -1)
         return Output(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def find_key(self, keyring: str, kind: str, description: str) -> int:
+        return keys.find_key(keyring, kind, description)
 
     def environment(self, name: str) -> str | None:
         return os.environ.get(name)

@@ -14,6 +14,8 @@ from nvlane.model.pci import PciAddress
 
 #: Modules that a lane may load or pull in; others come and go with the host's own business.
 _MODULES: Final = re.compile(r"(vfio|uio|irqbypass|iommufd|vhost|nvmet|nvme_|nd_|dax|device_dax|kmem).*")
+#: A TLS key of NVMe in /proc/keys, in whichever keyring.
+_TLS_KEY: Final = re.compile(r" psk +(NVMe.*): \d+$", re.MULTILINE)
 #: Programs that nvlane starts.
 _PROGRAMS: Final = re.compile(r"(qemu-system-|qemu-storage-daemon|nvlane-target|spdk_tgt|vhost$).*")
 
@@ -29,6 +31,7 @@ class HostSnapshot:
     mounts: Mapping[str, str]
     modules: Mapping[str, str]
     processes: Mapping[str, str]
+    keys: Mapping[str, str]
     files: Mapping[str, str]
 
 
@@ -47,6 +50,7 @@ def host_snapshot(host: HostReader, *directories: str) -> HostSnapshot:
         mounts=dict(_mounts(host)),
         modules={name: "loaded" for name in loaded_modules(host) if _MODULES.fullmatch(name)},
         processes=dict(_processes(host)),
+        keys=dict.fromkeys(_TLS_KEY.findall(host.read_text("/proc/keys")), "there"),
         files={path: "there" for directory in directories for path in _files(host, directory)},
     )
 

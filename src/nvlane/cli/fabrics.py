@@ -53,6 +53,7 @@ def fabrics() -> None:
 @click.option("--secret", type=_secret_file, metavar="FILE", help="The hosts' DH-HMAC-CHAP key.")
 @click.option("--controller-secret", type=_secret_file, metavar="FILE", help="The Target's own, for both directions.")
 @click.option("--tls", is_flag=True, help="Only with TLS (tcp; needs tlshd).")
+@click.option("--tls-key", type=_secret_file, metavar="FILE", help="The hosts' TLS key; implies --tls.")
 @_dry_run
 @common
 def export(output: Output, name: str, dry_run: bool, **options: Any) -> int:
@@ -82,7 +83,7 @@ def export(output: Output, name: str, dry_run: bool, **options: Any) -> int:
 def _wanted(
     name: str, *, files: tuple[str, ...], size: str, drive: str, namespace: int | None, transport: str,
     addresses: tuple[str, ...], port: int, nqn: str, hosts: tuple[str, ...], any_host: bool, secret: str | None,
-    controller_secret: str | None, tls: bool,
+    controller_secret: str | None, tls: bool, tls_key: str | None,
 ) -> WantedExport:  # fmt: skip
     from nvlane.cli.service.fabrics import paths_of
     from nvlane.model.fabrics import Transport, service_of
@@ -104,7 +105,8 @@ def _wanted(
             any_host=any_host,
             secret=secret or "",
             controller_secret=controller_secret or "",
-            tls=tls,
+            tls=tls or bool(tls_key),
+            tls_key=tls_key or "",
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -175,6 +177,7 @@ def discover(output: Output, transport: str, address: str, port: int, host_addre
 @click.option("--secret", type=_secret_file, metavar="FILE", help="This host's DH-HMAC-CHAP key.")
 @click.option("--controller-secret", type=_secret_file, metavar="FILE", help="The Target's, to see who it is.")
 @click.option("--tls", is_flag=True, help="With TLS (tcp; needs tlshd).")
+@click.option("--tls-key", type=_secret_file, metavar="FILE", help="This host's TLS key there; implies --tls.")
 @click.option("--controller-loss", type=click.IntRange(min=-1), default=-1, show_default=True, metavar="SECONDS",
               help="Give a lost connection up after this; -1: never.")  # fmt: skip
 @click.option("--reconnect-delay", type=click.IntRange(min=1), default=2, show_default=True, metavar="SECONDS",
@@ -185,7 +188,7 @@ def discover(output: Output, transport: str, address: str, port: int, host_addre
 @common
 def connect(
     output: Output, name: str, nqn: str, transport: str, addresses: tuple[str, ...], port: int, host_address: str,
-    secret: str | None, controller_secret: str | None, dry_run: bool, **options: Any,
+    secret: str | None, controller_secret: str | None, tls: bool, tls_key: str | None, dry_run: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Connect this host to a subsystem. `nvlane fabrics disconnect NAME` undoes it."""
     from nvlane.cli.progress import Lines
@@ -204,6 +207,8 @@ def connect(
         paths=paths_of(by, addresses, service_of(by, port), host_address),
         secret=secret or "",
         controller_secret=controller_secret or "",
+        tls=tls or bool(tls_key),
+        tls_key=tls_key or "",
         **options,
     )
     world = this_world()

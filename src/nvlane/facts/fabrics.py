@@ -9,6 +9,7 @@ from nvlane.facts.attribute import attribute, names, number
 from nvlane.facts.nvme_nodes import namespace_names
 from nvlane.facts.shape import ExportedNamespace, ExportedSubsystem, ExportPort, FabricConnection, Fabrics
 from nvlane.model.host import HostReader
+from nvlane.model.tls_psk import TARGET_KEYRING
 
 CONFIGFS: Final = "/sys/kernel/config"
 NVMET: Final = f"{CONFIGFS}/nvmet"
@@ -27,7 +28,8 @@ def read_fabrics(host: HostReader) -> Fabrics:
         connections=read_connections(host),
         ports=_ports(host),
         subsystems=_subsystems(host),
-        tls_daemon=_runs(host, "tlshd"),
+        tls_daemon=_runs_here(host, "tlshd"),
+        tls_keyring=re.search(rf" keyring +{re.escape(TARGET_KEYRING)}:", attribute(host, "/proc/keys")) is not None,
     )
 
 
@@ -120,6 +122,16 @@ def _subsystems(host: HostReader) -> tuple[ExportedSubsystem, ...]:
     return tuple(found)
 
 
-def _runs(host: HostReader, program: str) -> bool:
+def _runs_here(host: HostReader, program: str) -> bool:
+    """In this network name space: the kernel asks for a handshake in that of the socket (net/handshake/netlink.c)."""
     processes = (name for name in names(host, "/proc") if re.fullmatch(r"\d+", name))
-    return any(attribute(host, f"/proc/{name}/comm") == program for name in processes)
+    found = [name for name in processes if attribute(host, f"/proc/{name}/comm") == program]
+    return any(_network(host, name) in ("", _network(host, "self")) for name in found)
+
+
+def _network(host: HostReader, process: str) -> str:
+    """Its name space's name; '' where it may not be read."""
+    try:
+        return host.readlink(f"/proc/{process}/ns/net")
+    except OSError:
+        return ""

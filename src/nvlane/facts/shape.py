@@ -299,7 +299,10 @@ class Fabrics:
     connections: tuple[FabricConnection, ...] = ()
     ports: tuple[ExportPort, ...] = ()
     subsystems: tuple[ExportedSubsystem, ...] = ()
-    tls_daemon: bool = False  # tlshd, which does the handshakes of kernel sockets, runs
+    #: tlshd, which does the handshakes of kernel sockets, runs in this network name space; the keyring for its keys
+    #: is there. It takes that keyring for its own when it starts, and only then.
+    tls_daemon: bool = False
+    tls_keyring: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

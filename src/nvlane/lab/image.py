@@ -24,7 +24,7 @@ PACKAGES = (
     # nvlane's own world: the hypervisor, and Python to run nvlane.
     "qemu-system-x86", "qemu-system-common", "qemu-utils", "seabios", "python3",
     # What lanes and their proofs use.
-    "nvme-cli", "ndctl", "daxctl", "libpmem1", "fio", "e2fsprogs", "xfsprogs",
+    "nvme-cli", "ktls-utils", "ndctl", "daxctl", "libpmem1", "fio", "e2fsprogs", "xfsprogs",
     # What makes a drive "in use".
     "lvm2", "mdadm", "cryptsetup-bin", "btrfs-progs", "bcache-tools", "dmsetup",
     # The other owner of machines, with what Python and people ask it with.

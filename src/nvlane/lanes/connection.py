@@ -7,9 +7,10 @@ from typing import Final
 
 from nvlane.facts.shape import Facts
 from nvlane.model.fabrics import HOST_MODULES, FabricPath, Transport, host_id_of
+from nvlane.model.tls_psk import HOST_KEYRING
 from nvlane.plan import refuse
 from nvlane.plan.export import FC_ADDRESS, is_ip
-from nvlane.plan.fabrics_step import ConnectFabric
+from nvlane.plan.fabrics_step import AddTlsKey, ConnectFabric
 from nvlane.plan.plan import Refusal
 from nvlane.plan.step import LoadModule, Step
 
@@ -34,6 +35,7 @@ class WantedConnection:
     secret: str = ""
     controller_secret: str = ""
     tls: bool = False
+    tls_key: str = ""
 
 
 def connection_refusals(wanted: WantedConnection, facts: Facts, lane: int | None) -> tuple[Refusal, ...]:
@@ -99,8 +101,8 @@ def _tls_refusal(wanted: WantedConnection, facts: Facts, lane: int | None) -> Re
     if fabrics.options and "tls" not in fabrics.options:
         evidence, remedy = "/dev/nvme-fabrics takes no tls", "boot a kernel with CONFIG_NVME_TCP_TLS (Linux 6.7)"
     elif not fabrics.tls_daemon:
-        evidence = "no process tlshd: nobody would do the handshake"
-        remedy = "install and start tlshd (ktls-utils), with a key in its keyring (nvme gen-tls-key)"
+        evidence = "no process tlshd in this network name space: nobody would do the handshake"
+        remedy = "modprobe nvme-keyring, then install and start tlshd (ktls-utils)"
     elif any(path.transport is not Transport.TCP for path in wanted.paths):
         evidence, remedy = f"the transport is {wanted.paths[0].transport}", "only tcp has TLS"
     else:
@@ -119,8 +121,10 @@ def connection_steps(wanted: WantedConnection, facts: Facts) -> tuple[Step, ...]
     host_nqn = wanted.host_nqn or facts.fabrics.host_nqn
     own = host_nqn == facts.fabrics.host_nqn and facts.fabrics.host_id
     modules = dict.fromkeys(HOST_MODULES[path.transport] for path in wanted.paths)
+    key = AddTlsKey(keyring=HOST_KEYRING, host_nqn=host_nqn, nqn=wanted.nqn, file=wanted.tls_key)
     return (
         *(LoadModule(name=module) for module in modules),
+        *((key,) if wanted.tls_key else ()),
         *(
             ConnectFabric(
                 nqn=wanted.nqn,
@@ -134,6 +138,7 @@ def connection_steps(wanted: WantedConnection, facts: Facts) -> tuple[Step, ...]
                 secret=wanted.secret,
                 controller_secret=wanted.controller_secret,
                 tls=wanted.tls,
+                tls_key=wanted.tls_key,
             )
             for path in wanted.paths
         ),

@@ -110,6 +110,7 @@ def wanted(lane: FabricsSpec) -> WantedConnection:
         secret=lane.secret,
         controller_secret=lane.controller_secret,
         tls=lane.tls,
+        tls_key=lane.tls_key,
     )
 
 

@@ -12,8 +12,9 @@ from nvlane.facts.fabrics import CONFIGFS, NVMET
 from nvlane.facts.locate import NotLocated, find_drive
 from nvlane.facts.shape import Facts
 from nvlane.model.fabrics import NQN, TARGET_MODULES, UUID_NQN, FabricPath, Transport, namespace_uuid
+from nvlane.model.tls_psk import TARGET_KEYRING
 from nvlane.plan import refuse
-from nvlane.plan.fabrics_step import LinkConfigNode, MakeConfigNode, MountConfigfs
+from nvlane.plan.fabrics_step import AddTlsKey, LinkConfigNode, MakeConfigNode, MountConfigfs
 from nvlane.plan.plan import Note, Plan, Refusal
 from nvlane.plan.step import CreateImage, LoadModule, Step
 
@@ -40,6 +41,7 @@ class WantedExport:
     secret: str = ""
     controller_secret: str = ""
     tls: bool = False
+    tls_key: str = ""
 
 
 def default_nqn(hostname: str, name: str) -> str:
@@ -96,16 +98,20 @@ def _refusals(wanted: WantedExport, facts: Facts) -> tuple[Refusal, ...]:
 
 
 def _tls(wanted: WantedExport, facts: Facts) -> tuple[Refusal, ...]:
-    if not wanted.tls or (facts.fabrics.tls_daemon and wanted.paths[0].transport is Transport.TCP):
+    if not wanted.tls:
         return ()
-    return (
-        _refuse(
-            "no-tls",
-            "TLS cannot be had here" if not facts.fabrics.tls_daemon else "only tcp has TLS",
-            evidence=() if facts.fabrics.tls_daemon else ("no process tlshd: nobody would do the handshakes",),
-            remedy="install and start tlshd (ktls-utils) with a key in its keyring, or take tcp; or leave tls out",
-        ),
-    )
+    if wanted.paths[0].transport is not Transport.TCP:
+        return (_refuse("no-tls", "only tcp has TLS", remedy="take tcp, or leave TLS out"),)
+    if not facts.fabrics.tls_daemon:
+        evidence = "no process tlshd in this network name space: nobody would do the handshakes"
+        remedy = "modprobe nvme-keyring, then install and start tlshd (ktls-utils)"
+    elif not facts.fabrics.tls_keyring:
+        evidence = f"there is no keyring {TARGET_KEYRING}, and tlshd looks for it only when it starts"
+        remedy = "modprobe nvme-keyring (a line in /etc/modules-load.d keeps it), then start tlshd anew"
+    else:
+        return ()
+    words = f"{remedy}; or leave TLS out"
+    return (_refuse("no-tls", "TLS cannot be had here", evidence=(evidence,), remedy=words),)
 
 
 def _address_refusals(path: FabricPath) -> tuple[Refusal, ...]:
@@ -203,6 +209,8 @@ def _notes(wanted: WantedExport, facts: Facts) -> tuple[Note, ...]:
     found = find_drive(facts, wanted.drive) if wanted.drive else None
     contents = found.drive.contents if found is not None and not isinstance(found, NotLocated) else ()
     lines = [f"{content.device} holds {content.what}; whoever connects gets it as it is" for content in contents]
+    if wanted.tls and not wanted.tls_key:
+        lines.append(f"the key of each host has to stand in the keyring {TARGET_KEYRING}, unless a file is named")
     if wanted.any_host:
         lines.append("any host that reaches these addresses may read and write it")
     return tuple(Note(lane=None, text=line) for line in lines)
@@ -238,6 +246,8 @@ def _steps(wanted: WantedExport, facts: Facts) -> tuple[Step, ...]:
         keys = (("dhchap_key", wanted.secret), ("dhchap_ctrl_key", wanted.controller_secret))
         steps.append(MakeConfigNode(path=node, secrets=tuple((name, file) for name, file in keys if file)))
         steps.append(LinkConfigNode(path=f"{subsystem}/allowed_hosts/{host}", node=node))
+        if wanted.tls_key:
+            steps.append(AddTlsKey(keyring=TARGET_KEYRING, host_nqn=host, nqn=wanted.nqn, file=wanted.tls_key))
     taken = {port.number for port in facts.fabrics.ports}
     for path in wanted.paths:
         number = _port_number(path, facts, taken)

@@ -54,9 +54,25 @@ class LinkConfigNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddTlsKey:
+    """Put the TLS key of a Host and a subsystem, made from the configured one in a file, into a keyring."""
+
+    TAGGED: ClassVar[bool] = True
+    VOLATILE: ClassVar[bool] = True
+    keyring: str
+    host_nqn: str
+    nqn: str
+    file: str
+
+    def describe(self) -> str:
+        return f"put the TLS key in {self.file} into the keyring {self.keyring}, for {self.host_nqn} and {self.nqn}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectFabric:
     """Connect this host to a subsystem by one path. Seconds; -1 means for ever. `secret` and `controller_secret` are
-    files with DH-HMAC-CHAP keys. `queues` 0: one a processor."""
+    files with DH-HMAC-CHAP keys, `tls_key` the one whose key a step before put into the keyring. `queues` 0: one a
+    processor."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
@@ -71,6 +87,7 @@ class ConnectFabric:
     secret: str = ""
     controller_secret: str = ""
     tls: bool = False
+    tls_key: str = ""
 
     def describe(self) -> str:
         return f"connect to {self.nqn} by {self.path}"
@@ -127,6 +144,17 @@ class RemoveConfigLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveTlsKey:
+    TAGGED: ClassVar[bool] = True
+    VOLATILE: ClassVar[bool] = True
+    keyring: str
+    identity: str
+
+    def describe(self) -> str:
+        return f"take the TLS key {self.identity} out of the keyring {self.keyring}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisconnectFabric:
     """End the connection by this one path."""
 
@@ -152,5 +180,7 @@ class ReleaseNamespace:
         return f"remove the link {self.path}"
 
 
-FabricsStep = MountConfigfs | MakeConfigNode | LinkConfigNode | ConnectFabric | BindNamespace
-FabricsInverse = UnmountConfigfs | RemoveConfigNode | RemoveConfigLink | DisconnectFabric | ReleaseNamespace
+FabricsStep = MountConfigfs | MakeConfigNode | LinkConfigNode | AddTlsKey | ConnectFabric | BindNamespace
+FabricsInverse = (
+    UnmountConfigfs | RemoveConfigNode | RemoveConfigLink | RemoveTlsKey | DisconnectFabric | ReleaseNamespace
+)

@@ -252,6 +252,7 @@ class Fabrics:
     secret: str = key("File with this host's DH-HMAC-CHAP key.", kind=Kind.PATH, default="")
     controller_secret: str = key("File with the Target's key, to see who it is.", kind=Kind.PATH, default="")
     tls: bool = key("With TLS (tcp; needs tlshd).", default=False)
+    tls_key: str = key("File with the TLS key of this host there.", kind=Kind.PATH, default="")
     controller_loss: int = key("Seconds until a lost Target is given up; -1: never.", default=-1, minimum=-1)
     reconnect_delay: int = key("Seconds from one try to reconnect to the next.", default=2, minimum=1)
     fast_io_fail: int = key("Seconds of loss after which I/O fails; -1: it waits.", default=-1, minimum=-1)

@@ -11,6 +11,7 @@ from typing import Final
 
 from nvlane.apply.memory.fabrics import MemoryFabrics
 from nvlane.apply.memory.kernel import Hugepages, MemoryProcess, Modules, Mounts, Pool, Processes
+from nvlane.apply.memory.keyrings import Keyrings
 from nvlane.apply.memory.pci import Bus, MemoryFunction
 from nvlane.apply.memory.tree import Tree
 from nvlane.model.errors import CommandFailed, HostError
@@ -38,6 +39,7 @@ class MemoryHost:
         self.hugepages = Hugepages(self.tree, dict(pools or {}))
         self.mounts = Mounts(self.tree)
         self.fabrics = MemoryFabrics(self.tree, self.modules, self.mounts)
+        self.keyrings = Keyrings(self.tree)
         self.processes = Processes(self.tree)
         self.before_effect: Callable[[str], None] = lambda _: None
         self._environment = dict(environment or {})
@@ -62,6 +64,7 @@ class MemoryHost:
         self.bus.open_nodes.clear()
         self.modules.reboot()
         self.fabrics.reboot()
+        self.keyrings.reboot()
         self.bus.reboot()
         self.hugepages.reboot()
         self.tree.remove("/run")
@@ -215,6 +218,17 @@ class MemoryHost:
         self.before_effect(f"write {path}")
         self.tree.find(path)
         return self.fabrics.connect(text)
+
+    def find_key(self, keyring: str, kind: str, description: str) -> int:
+        return self.keyrings.find(keyring, kind, description)
+
+    def add_key(self, keyring: str, kind: str, description: str, payload: bytes) -> None:
+        self.before_effect(f"add a key to {keyring}")
+        self.keyrings.add(keyring, kind, description, payload)
+
+    def unlink_key(self, keyring: str, number: int) -> None:
+        self.before_effect(f"take a key out of {keyring}")
+        self.keyrings.unlink(keyring, number)
 
     def umount(self, target: str) -> None:
         self.before_effect(f"umount {target}")

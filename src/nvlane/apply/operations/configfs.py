@@ -7,17 +7,17 @@ closes what stands behind it, and removing a port's link ends its connections (d
 from __future__ import annotations
 
 import errno
-import re
 from typing import Final
 
 from nvlane.apply.operations.found import FoundNothing, FoundShared
+from nvlane.apply.operations.key_file import read_secret
 from nvlane.apply.operations.module import Others
 from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, failed, kept
 from nvlane.apply.operations.shared import look_for, needed_by_another
 from nvlane.facts.attribute import attribute, names
 from nvlane.facts.fabrics import NVMET, configfs_mounted
-from nvlane.model.errors import HostError, Refused
-from nvlane.model.host import Host, HostReader
+from nvlane.model.errors import HostError
+from nvlane.model.host import Host
 from nvlane.plan.fabrics_step import (
     LinkConfigNode,
     MakeConfigNode,
@@ -27,27 +27,7 @@ from nvlane.plan.fabrics_step import (
     UnmountConfigfs,
 )
 
-#: A key in the form of the NVMe TLS and DH-HMAC-CHAP commands (NVMe Base Specification 2.0, 8.13.5.8).
-_SECRET: Final = re.compile(r"DHHC-1:0[0-3]:[A-Za-z0-9+/=]+:")
 _GROUPS: Final = ("subsystems", "hosts", "ports")
-_OTHERS_MAY_READ: Final = 0o077
-
-
-def read_secret(host: HostReader, path: str) -> str:
-    """The DH-HMAC-CHAP key in a file. It is never shown: errors name the file only."""
-    try:
-        mode, lines = host.stat(path).mode, host.read_text(path).split()
-    except OSError as error:
-        raise HostError(
-            f"cannot read the key in {path}: {error.strerror}", remedy="nvme gen-dhchap-key > FILE makes one"
-        ) from error
-    if mode & _OTHERS_MAY_READ:
-        raise Refused(f"the key in {path} can be read by others (mode {mode:o})", remedy=f"chmod 600 {path}")
-    if not lines or not _SECRET.fullmatch(lines[0]):
-        raise HostError(
-            f"{path} holds no DH-HMAC-CHAP key (DHHC-1:00:…:)", remedy="nvme gen-dhchap-key > FILE makes one"
-        )
-    return lines[0]
 
 
 class MountConfigfsOperation:
@@ -139,9 +119,11 @@ def _write(host: Host, step: MakeConfigNode, name: str, value: str) -> None:
     except OSError as error:
         words = dict(step.attributes)
         behind = f" of {words['device_path']}" if "device_path" in words else ""
+        remedy = "its log (dmesg) has its own words"
+        if name == "addr_tsas":
+            remedy = "boot a kernel with CONFIG_NVME_TARGET_TCP_TLS (Linux 6.7), or leave TLS out"
         raise HostError(
-            f"the kernel does not take {name}{behind} of {step.path}: {error.strerror}",
-            remedy="its log (dmesg) has its own words",
+            f"the kernel does not take {name}{behind} of {step.path}: {error.strerror}", remedy=remedy
         ) from error
 
 

@@ -10,8 +10,8 @@ import json
 import re
 from typing import Final
 
-from nvlane.apply.operations.configfs import read_secret
 from nvlane.apply.operations.found import FoundShared
+from nvlane.apply.operations.key_file import read_secret, read_tls_psk
 from nvlane.apply.operations.module import Others
 from nvlane.apply.operations.operation import PUT_BACK, Idempotent, Keep, Outcome, already, failed
 from nvlane.apply.operations.shared import look_for, needed_by_another
@@ -21,6 +21,7 @@ from nvlane.facts.usage import read_uses
 from nvlane.model.errors import HostError, NvlaneError
 from nvlane.model.fabrics import FabricPath, Transport
 from nvlane.model.host import Host, HostReader
+from nvlane.model.tls_psk import HOST_KEYRING, KEY_TYPE
 from nvlane.plan.fabrics_step import ConnectFabric, DisconnectFabric
 
 #: Seconds until the kernel has taken a controller away: it waits for what is in flight.
@@ -29,6 +30,7 @@ _GONE_DEADLINE: Final = 60.0
 _NOT_ALLOWED: Final = ("is not allowed, hostnqn",)
 _NO_SUBSYSTEM: Final = ("subsysnqn",)
 _NO_KEY: Final = "qid 0: no key"
+_HANDSHAKE: Final = "TLS handshake"
 _AUTHENTICATION: Final = ("uthentication", "DH-HMAC-CHAP", "dhchap")
 
 
@@ -100,6 +102,9 @@ def _options(host: Host, step: ConnectFabric) -> list[str]:
         words.append(f"dhchap_secret={read_secret(host, step.secret)}")
     if step.controller_secret:
         words.append(f"dhchap_ctrl_secret={read_secret(host, step.controller_secret)}")
+    if step.tls_key:
+        psk = read_tls_psk(host, step.tls_key, step.host_nqn, step.nqn)
+        words.append(f"tls_key={host.find_key(HOST_KEYRING, KEY_TYPE, psk.identity)}")
     return words
 
 
@@ -134,6 +139,17 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
         )
     if any(word in text for word in _NO_SUBSYSTEM):
         return f"the Target has no subsystem {step.nqn} for this host", _offered(host, path, step)
+    if step.tls and _HANDSHAKE in text:
+        return (
+            "the TLS handshake failed",
+            f"the Target has to want TLS, to have the same key for {step.host_nqn}, and a tlshd that runs",
+        )
+    # nvmet closes what is no handshake at a port that wants TLS, before it says anything.
+    if not step.tls and error.errno == errno.ECONNRESET and path.transport is Transport.TCP:
+        return (
+            "the Target ended the connection without a word, as one does that wants TLS",
+            "say tls, and tls_key with the key that it was exported with",
+        )
     # Over RDMA the connection manager rejects a port that nobody serves (IB_CM_REJ_INVALID_SERVICE_ID).
     rejected = error.errno == errno.ECONNRESET and path.transport is Transport.RDMA
     if rejected or error.errno == errno.ECONNREFUSED:
@@ -142,7 +158,7 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
         case errno.ENOKEY if step.tls:
             return (
                 "the keyring .nvme has no TLS key for this host and subsystem",
-                f"nvme gen-tls-key --insert --hostnqn={step.host_nqn} --subsysnqn={step.nqn}, and the same key there",
+                "tls_key names the file with the one that the Target has (nvme gen-tls-key makes one for both)",
             )
         case errno.EHOSTUNREACH | errno.ENETUNREACH:
             return f"there is no route to {path.address}", f"ip route get {path.address} shows where it ends"

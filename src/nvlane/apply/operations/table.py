@@ -50,6 +50,7 @@ from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNam
 from nvlane.apply.operations.operation import Operation, Reversal
 from nvlane.apply.operations.owner import DisownPathReversal, OwnPathOperation
 from nvlane.apply.operations.plug import PlugDevicesOperation, Plugger, UnplugDevicesReversal
+from nvlane.apply.operations.tls_key import AddTlsKeyOperation, RemoveTlsKeyReversal
 from nvlane.plan import block_step, domain_step, migrate_step
 from nvlane.plan import fabrics_step as fabrics
 from nvlane.plan import step as steps
@@ -97,6 +98,7 @@ def _fabrics(shared: Others) -> dict[type, Operation[Any]]:
         fabrics.MountConfigfs: MountConfigfsOperation(shared),
         fabrics.MakeConfigNode: MakeConfigNodeOperation(shared),
         fabrics.LinkConfigNode: LinkConfigNodeOperation(shared),
+        fabrics.AddTlsKey: AddTlsKeyOperation(shared),
         fabrics.ConnectFabric: ConnectFabricOperation(shared),
         fabrics.BindNamespace: BindNamespaceOperation(),
     }
@@ -107,6 +109,7 @@ def _fabrics_back(shared: Others) -> dict[type, Reversal[Any]]:
         fabrics.UnmountConfigfs: UnmountConfigfsReversal(shared),
         fabrics.RemoveConfigNode: RemoveConfigNodeReversal(shared),
         fabrics.RemoveConfigLink: RemoveConfigLinkReversal(shared),
+        fabrics.RemoveTlsKey: RemoveTlsKeyReversal(shared),
         fabrics.DisconnectFabric: DisconnectFabricReversal(shared),
         fabrics.ReleaseNamespace: ReleaseNamespaceReversal(),
     }

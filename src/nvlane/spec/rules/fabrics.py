@@ -27,11 +27,13 @@ def has_an_address(lane: Fabrics, place: str) -> Problems:
 
 
 def keys_of_transports(lane: Fabrics, place: str) -> Problems:
-    """`port` belongs to tcp and rdma, `tls` to tcp, `controller_secret` to `secret`."""
+    """`port` belongs to tcp and rdma, `tls` to tcp, `tls_key` to `tls`, `controller_secret` to `secret`."""
     if lane.port != DEFAULT_PORT and lane.transport not in (Transport.TCP, Transport.RDMA):
         yield Problem(place=f"{place}.port", message=f"{lane.transport} has no ports", remedy="drop port")
     if lane.tls and lane.transport is not Transport.TCP:
         yield Problem(place=f"{place}.tls", message=f"{lane.transport} has no TLS", remedy="drop tls, or take tcp")
+    if lane.tls_key and not lane.tls:
+        yield Problem(place=f"{place}.tls_key", message="stands without tls", remedy="add tls = true")
     if lane.controller_secret and not lane.secret:
         message = "stands without a secret: the Target is asked who it is only by a host that says who it is"
         yield Problem(place=f"{place}.controller_secret", message=message, remedy="add secret")
