@@ -41,8 +41,7 @@ def fabrics_lane(name: str, **keys: object) -> str:
 @contextlib.contextmanager
 def fio_verifies(nsid: int) -> Iterator[None]:
     """fio writes to this namespace on the Host while the body runs, and reads back what it wrote after it."""
-    connections = nvlane("fabrics", "list", "--json").ok().json["connections"]
-    device = next(ns["device"] for one in connections for ns in one["namespaces"] if ns["nsid"] == nsid)
+    device = _device(nsid)
     job = ["--direct=1", "--ioengine=libaio", "--iodepth=8", "--rw=randwrite", "--bs=4k", "--size=32M"]
     proof = ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1"]
     argv = ["fio", f"--name=path{nsid}", f"--filename={device}", *job, *proof]
@@ -55,6 +54,16 @@ def fio_verifies(nsid: int) -> Iterator[None]:
         yield
         assert "err= 0" in ended.result().stdout
     assert _writes(counters) - before >= 32 * MIB // 4096
+
+
+def namespace_writes(nsid: int) -> int:
+    """How many writes of the Host to this namespace are complete."""
+    return _writes(Path("/sys/block", Path(_device(nsid)).name, "stat"))
+
+
+def _device(nsid: int) -> str:
+    connections = nvlane("fabrics", "list", "--json").ok().json["connections"]
+    return next(str(ns["device"]) for one in connections for ns in one["namespaces"] if ns["nsid"] == nsid)
 
 
 def _writes(counters: Path) -> int:

@@ -1,10 +1,12 @@
 """NVMe over Fabrics in the lab: a guest writes and the Target reads, over tcp with two paths; a path and a Target that
-go away under the guest, and under fio on the Host, and come back."""
+go away under the guest, under fio in it and under fio on the Host, and come back."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,15 @@ from fabric_room import (
     exported,
     fabrics_lane,
     fio_verifies,
+    namespace_writes,
     networks,
     target_files,
     unexport,
 )
 from lab_drives import wait
 
-from nvlane.apply import process
+from nvlane.apply import fio_kit, process
+from nvlane.apply.initramfs import build_probe_guest
 from nvlane.verify.pattern import pattern
 
 pytestmark = pytest.mark.lab
@@ -47,12 +51,17 @@ def up(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     words = [word for file in files for word in ("--file", str(file))]
     both = {"address": FIRST, "paths": [SECOND]}
     with exported(*words, "--address", FIRST, "--address", SECOND):
+        guest = build_probe_guest(os.uname().release, pmem_tools=False, fio=fio_kit.host_kit())
         spec = write_spec(
             tmp_path_factory.mktemp("fabrics"),
             "fabrics",
             fabrics_lane("blk", **both),
             fabrics_lane("target", **both, namespace=2, engine="nvlane", frontend="virtio-scsi"),
             fabrics_lane("nvme", **both, namespace=3, frontend="nvme"),
+            memory="512MiB",
+            kernel=guest.kernel,
+            initrd=guest.initrd,
+            cmdline=guest.cmdline,
         )
         with machine(spec) as running:
             yield running
@@ -98,6 +107,37 @@ def test_a_lost_path_is_not_noticed_and_comes_back(up: Up, files: list[Path]) ->
                 process.run(["ip", "link", "set", "target0", "up"])
     assert _at_target(files[0]) == pattern(SEED, 4 * MIB)
     wait("both paths are live", lambda: _states() == {"live"}, 90.0)
+
+
+def test_fio_in_the_guest_verifies_while_both_paths_are_lost(up: Up) -> None:
+    device = next(piece["claim"].split()[0] for piece in up.value["evidence"] if piece["lane"] == "blk")
+    # Slow enough that a fast guest is not through before its paths are lost.
+    job = "--rw=randwrite --bs=4k --offset=16M --size=2M --rate_iops=,60 --direct=1 --ioengine=psync --thread"
+    proof = "--verify=crc32c --verify_fatal=1 --do_verify=1 --allow_file_create=0"
+    argv = [*fio_kit.words(fio_kit.PLACE), "--name=paths", f"--filename={device}", *job.split(), *proof.split()]
+    with up.guest() as guest, ThreadPoolExecutor(max_workers=1) as pool:
+        before = namespace_writes(1)
+        done = pool.submit(guest.call, "exec", deadline=300.0, argv=argv, timeout_ms=290_000)
+        wait("fio writes", lambda: namespace_writes(1) > before + 64 or done.done(), 200.0)
+        assert not done.done()
+        try:
+            _paths("down")
+            wait("the Host has noticed", lambda: "live" not in _states(), 120.0)
+            lost = namespace_writes(1)
+            assert lost - before < 2 * MIB // 4096
+        finally:
+            _paths("up")
+        ended = done.result()
+    assert ended["status"] == 0, ended
+    assert "err= 0" in ended["stdout"]
+    assert namespace_writes(1) - before >= 2 * MIB // 4096
+    wait("both paths are live", lambda: _states() == {"live"}, 90.0)
+
+
+def _paths(state: str) -> None:
+    with at_target():
+        for number in range(2):
+            process.run(["ip", "link", "set", f"target{number}", state])
 
 
 def _states() -> set[str]:

@@ -69,6 +69,19 @@ def test_why_a_host_cannot_connect(files: list[Path], tmp_path: Path) -> None:
         assert "nothing listens at" in _connect("--port", "4421")
 
 
+def test_both_ends_say_who_they_are(files: list[Path], tmp_path: Path) -> None:
+    """Authentication in both directions: the Host has a key, and so has the Target."""
+    mine, theirs, wrong = [tmp_path / f"key{number}" for number in range(3)]
+    for key in (mine, theirs, wrong):
+        key.write_text(process.run(["nvme", "gen-dhchap-key"]).stdout)
+        key.chmod(0o600)
+    here = ("--secret", mine)
+    with exported("--file", files[0], "--address", FIRST, *here, "--controller-secret", theirs):
+        nvlane("fabrics", "connect", "c", "--nqn", NQN, "--address", FIRST, *here, "--controller-secret", theirs).ok()
+        nvlane("fabrics", "disconnect", "c").ok()
+        assert "the Target has not the key of controller_secret" in _connect(*here, "--controller-secret", wrong)
+
+
 @pytest.mark.parametrize("record", [5, 11, 16, 22])
 def test_restore_after_a_kill_in_the_middle_of_an_export(files: list[Path], record: int) -> None:
     with unchanged():

@@ -31,6 +31,7 @@ _NOT_ALLOWED: Final = ("is not allowed, hostnqn",)
 _NO_SUBSYSTEM: Final = ("subsysnqn",)
 _NO_KEY: Final = "qid 0: no key"
 _HANDSHAKE: Final = "TLS handshake"
+_NOT_THE_TARGET: Final = "controller authentication failed"
 _AUTHENTICATION: Final = ("uthentication", "DH-HMAC-CHAP", "dhchap")
 
 
@@ -132,6 +133,11 @@ def _cause(host: Host, step: ConnectFabric, error: OSError, text: str) -> tuple[
         )
     if _NO_KEY in text:
         return "the Target wants a key of this host, and none is given", "secret names the file with the key"
+    if _NOT_THE_TARGET in text:
+        return (
+            "the Target has not the key of controller_secret: it may not be the one that is meant",
+            f"see who answers at {path}, and that its --controller-secret is the same",
+        )
     if any(word in text for word in _AUTHENTICATION) or error.errno == errno.EKEYREJECTED:
         return (
             "the authentication failed",
