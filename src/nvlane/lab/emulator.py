@@ -4,12 +4,13 @@ Where the lab has no KVM, QEMU emulates processors that run nested guests. An ol
 interrupt then: since 10.2 one function sets the flags of a processor's pending interrupts (cpu_set_interrupt, used by
 VMRUN in target/i386/tcg/system/svm_helper.c); 7.2 even kills programs with SIGSEGV.
 
-Every version up to 11.1 may deliver an interrupt to a nested guest twice. VMRUN leaves the vector that it injects in
+Any (seen with 11.1.3) may deliver an interrupt to a nested guest twice. VMRUN leaves the vector that it injects in
 CPUState.exception_index. If another thread then kicks the processor, with no interrupt to be seen yet
 (cpu_handle_interrupt in accel/tcg/cpu-exec.c looks at interrupt_request first and at exit_request after it), that
 vector is raised as an exception, whether the guest has interrupts off or not: its timer's handler runs within itself,
 and spins on the run queue's lock for good. The next exit of the guest clears it, so nvlane has the guests of an
-emulated host leave at the end of each interrupt (lanes/machine.py), which is before their handlers take locks. What is
+emulated host leave at the end of each interrupt (lanes/machine.py), which is before their handlers take locks. Kicked
+by `stop` and `cont` of the lab, 8 to 100 a second, 8 of 10 guests spun without that, and 45 of 45 came up with it. What is
 left is short; what runs in the lab has a second chance for that, and for processors of the lab's own that stall.
 
 An older QEMU is passed over for the one in Debian's backports, which is unpacked into the cache with all the libraries
