@@ -76,6 +76,29 @@ def test_persistent_memory_into_a_running_domain(stand: Room) -> None:
     stand.virsh("undefine", "mem")
 
 
+def test_an_nvdimm_into_a_running_domain(stand: Room) -> None:
+    """Where it was started with one, and has room for more. It stays until a shutdown; the one from before stays on."""
+    plain = definition("mem", memory=384)
+    stand.define(plain.replace("<vcpu>", f"{SLOTS}<vcpu>").replace("</cpu>", CELL))
+    stand.nvlane("attach", "--connect", URI, "--yes", "mem", stand.lane("nv", LANES["nv"])).ok()
+    before = stand.definition("mem")
+    stand.virsh("start", "mem")
+    lane = stand.lane("more", LANES["nv"].replace("nv.img", "more.img"))
+    given = stand.nvlane("attach", "--json", "--connect", URI, "--yes", "mem", lane).ok().json
+    assert given["verified"] is True
+    assert {piece["lane"] for piece in given["evidence"]} == {"more"}
+    assert stand.nvlane("verify", "--json", "mem").ok().json["verified"] is True
+    kept = stand.nvlane("detach", "--yes", "mem", "more")
+    assert kept.status == 1
+    assert "virsh shutdown mem" in kept.err
+    stand.virsh("destroy", "mem")
+    stand.nvlane("detach", "--yes", "mem", "more").ok()
+    assert stand.definition("mem") == before
+    stand.nvlane("detach", "--yes", "mem", "nv").ok()
+    assert stand.left() == ""
+    stand.virsh("undefine", "mem")
+
+
 def test_a_session_of_a_persons_own(stand: Room) -> None:
     """Without root: what needs no privilege is given and taken away, and what nvlane keeps is that person's."""
     stand.shell(

@@ -28,6 +28,9 @@ def test_into_the_definition_and_out(stand: Room, name: str) -> None:
     assert MARKS[name] in shown.out
     assert stand.definition("cold") == before
     assert stand.left() == ""
+    # The yes of somebody who was shown something else, as over ssh when the domain was changed in between.
+    other = stand.nvlane("attach", "--connect", URI, "--agreed", "0" * 64, "cold", lane)
+    assert (other.status, "was changed since" in other.err, stand.definition("cold") == before) == (1, True, True)
     stand.nvlane("attach", "--connect", URI, "--yes", "cold", lane).ok()
     assert stand.definition("cold") != before
     stand.nvlane("detach", "--connect", URI, "--yes", "cold", name).ok()

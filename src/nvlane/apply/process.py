@@ -171,24 +171,37 @@ def foreground(argv: Sequence[str]) -> int:
     Signals that would end us are the command's business while it runs: it gets them, and we wait for what it makes of
     them. (A terminal's Ctrl-C reaches it anyhow; once more does no harm.)
     """
-    children: list[subprocess.Popen[bytes]] = []
+    return _attended(argv, None, None)[0]
+
+
+def attended(argv: Sequence[str], *, input: str, capture: bool) -> tuple[int, str]:
+    """Like `foreground`, with a stdin of its own; its status and, with `capture`, its stdout in place of ours."""
+    return _attended(argv, input, subprocess.PIPE if capture else None)
+
+
+def _attended(argv: Sequence[str], input: str | None, stdout: int | None) -> tuple[int, str]:
+    children: list[subprocess.Popen[str]] = []
 
     def pass_on(number: int, _frame: object) -> None:
         for child in children:
             child.send_signal(number)
 
+    stdin = None if input is None else subprocess.PIPE
     # Handlers, not SIG_IGN: exec resets a handler, while the command would inherit "ignore".
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        child = subprocess.Popen(list(argv))
+        child = subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, text=True, errors="replace")
         children.append(child)
-        status = child.wait()
+        said, _ = child.communicate(input)
     except FileNotFoundError as error:
         raise HostError(f"no such program: {argv[0]}", remedy=f"install the package that has {argv[0]}") from error
+    except PermissionError as error:
+        raise HostError(f"not allowed to run {argv[0]}") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return status if status >= 0 else 128 - status
+    status = child.returncode
+    return (status if status >= 0 else 128 - status), said or ""
 
 
 def spawn(

@@ -33,6 +33,7 @@ def attach(
     config: bool,
     print_diff: bool,
     yes: bool,
+    agreed: str,
     no_verify: bool,
     timeout: float,
 ) -> int:
@@ -41,6 +42,7 @@ def attach(
     With --connect, MACHINE is a libvirt domain: the lane is plugged into it where it runs, and written into its
     definition, after the change was shown as a diff and answered with yes. --live and --config choose one of the two.
     """
+    from nvlane.cli.elsewhere import elsewhere
     from nvlane.cli.progress import Lines
     from nvlane.cli.service.domain import attach as give
     from nvlane.cli.service.plug import attach as plug_in
@@ -48,6 +50,16 @@ def attach(
     from nvlane.cli.service.world import this_world
     from nvlane.cli.spec_files import read_file
 
+    question = Question(output, print_diff=print_diff, yes=yes, agreed=agreed)
+    if (there := elsewhere(output, connect)) is not None:
+        from nvlane.cli.elsewhere_files import lane_text
+
+        chosen = {"--live": live, "--config": config, "--no-verify": no_verify}
+        words = ["attach", *there.connect, *(name for name, wanted in chosen.items() if wanted)]
+        text = lane_text(read_file(lane_file))
+        return there.change(
+            *words, f"--timeout={timeout}", "--", machine, "-", domain=machine, question=question, text=text
+        )
     world = this_world()
     uri = connect if connect is not None else domain_of(world.store, machine)
     if uri is None and (live or config or print_diff):
@@ -58,7 +70,6 @@ def attach(
                 world, machine, read_file(lane_file), tell, check_guest=not no_verify, deadline=timeout
             )
         return _say(output, machine, record, lane)
-    question = Question(output, print_diff=print_diff, yes=yes)
     with Lines(output) as tell:
         given = give(
             world, uri, machine, read_file(lane_file), tell,

@@ -15,13 +15,16 @@ from nvlane.cli.output import Output, common
 @domain_options.connect
 @domain_options.asked
 @common
-def detach(output: Output, machine: str, lane: str, connect: str | None, print_diff: bool, yes: bool) -> int:
+def detach(
+    output: Output, machine: str, lane: str, connect: str | None, print_diff: bool, yes: bool, agreed: str
+) -> int:
     """Unplug a lane from a running machine, and undo what was done on the host for it alone.
 
     The guest must let the device go: unmount it there first. Of a libvirt domain, running or not, the definition is
     changed too, after the change was shown as a diff and answered with yes. Exit status 4 when what the guest wrote
     on a namespace of a fabric was not read back on the host.
     """
+    from nvlane.cli.elsewhere import elsewhere
     from nvlane.cli.progress import Lines
     from nvlane.cli.service.domain_away import detach as take
     from nvlane.cli.service.plug import detach as plug_out
@@ -30,6 +33,9 @@ def detach(output: Output, machine: str, lane: str, connect: str | None, print_d
     from nvlane.model.codec import encode
     from nvlane.model.errors import HostError
 
+    question = Question(output, print_diff=print_diff, yes=yes, agreed=agreed)
+    if (there := elsewhere(output, connect)) is not None:
+        return there.change("detach", *there.connect, "--", machine, lane, domain=machine, question=question)
     world = this_world()
     uri = domain_of(world.store, machine)
     if connect is not None and uri is None:
@@ -38,7 +44,6 @@ def detach(output: Output, machine: str, lane: str, connect: str | None, print_d
         with Lines(output) as tell:
             taken = plug_out(world, machine, lane, tell)
     else:
-        question = Question(output, print_diff=print_diff, yes=yes)
         with Lines(output) as tell:
             found = take(world, machine, lane, tell, question)
         if found is None:

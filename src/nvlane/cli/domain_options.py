@@ -21,22 +21,32 @@ print_diff = click.option(
     "--print-diff", is_flag=True, help="Only show how the domain's XML would change; change nothing."
 )
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask before a libvirt domain is changed.")
+agreed = click.option(
+    "--agreed", metavar="DIGEST", default="", hidden=True,
+    help="The yes to what was shown elsewhere: nothing is changed where it is no longer the same.",
+)  # fmt: skip
+on_host = click.option(
+    "-c", "--connect", metavar="URI", default=None,
+    help="The libvirt of another host (qemu+ssh://…): its nvlane is asked.",
+)  # fmt: skip
 live = click.option("--live", is_flag=True, help="Change the libvirt domain that runs.")
 config = click.option("--config", is_flag=True, help="Change the libvirt domain's definition, for its next start.")
 
 
 def asked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--print-diff and --yes."""
-    return print_diff(yes(function))
+    """--print-diff and --yes, and the yes that was said on another host."""
+    return print_diff(yes(agreed(function)))
 
 
 class Question:
     """Shows an offer and asks for a yes."""
 
-    def __init__(self, output: Output, *, print_diff: bool, yes: bool) -> None:
+    def __init__(self, output: Output, *, print_diff: bool, yes: bool, agreed: str = "") -> None:
+        """`agreed` is the digest of the offer that a yes was said to already."""
         self._output = output
-        self._print_diff = print_diff
-        self._yes = yes
+        self.print_diff = print_diff
+        self.yes = yes
+        self._agreed = agreed
         self._diff = ""
         self._plugs: tuple[str, ...] = ()
 
@@ -44,13 +54,20 @@ class Question:
         from nvlane.model.errors import HostError
 
         self._diff, self._plugs = offer.diff, offer.plugs
+        if self._agreed:
+            if self._agreed != offer.digest:
+                raise HostError(
+                    f"the domain {offer.name} was changed since the diff was shown; nothing is done",
+                    remedy="do it again, and look at the new diff",
+                )
+            return True
         for note in offer.notes:
             self._output.say(f"note: {note}")
-        if not self._output.json and (self._print_diff or not self._yes):
+        if not self._output.json and (self.print_diff or not self.yes):
             _show(offer)
-        if self._print_diff:
+        if self.print_diff:
             return False
-        if self._yes or not (offer.diff or offer.plugs):
+        if self.yes or not (offer.diff or offer.plugs):
             return True
         if not sys.stdin.isatty():
             raise HostError(
@@ -68,7 +85,7 @@ class Question:
         """The end of a verb that was only to show, or was answered with no: the exit status."""
         if self._output.json:
             self._output.data({"domain": domain, "diff": self._diff, "plugs": self._plugs, "changed": False}, str)
-        if self._print_diff:
+        if self.print_diff:
             return 0
         self._output.say("Aborted, nothing was changed")
         return 1

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import click
 
-from nvlane.cli import arguments
+from nvlane.cli import arguments, domain_options
 from nvlane.cli.output import Output, common
 
 
 @click.command()
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=arguments.complete_machines)
 @click.option("--forget", is_flag=True, help="Remove the record of RUN and undo nothing: what it names stays as it is.")
+@domain_options.on_host
 @common
-def restore(output: Output, runs: tuple[str, ...], forget: bool) -> int:
+def restore(output: Output, runs: tuple[str, ...], forget: bool, connect: str | None) -> int:
     """Put back what an interrupted run changed.
 
     Without RUN: every run that was cut short or whose machine has ended, and what was cut short on the disks of a
     machine that is up. Machines that are up are left alone otherwise; with their name they are refused, for
     `nvlane down` is the verb for them. Exits 5 when something could not be put back, and names it.
     """
+    from nvlane.cli.elsewhere import elsewhere
     from nvlane.cli.progress import Lines
     from nvlane.cli.service.block_work import finish_cut_short, is_cut_short
     from nvlane.cli.service.down import forget as forget_run
@@ -28,6 +30,8 @@ def restore(output: Output, runs: tuple[str, ...], forget: bool) -> int:
     from nvlane.cli.went_down import undo_runs
     from nvlane.model.errors import HostError
 
+    if (there := elsewhere(output, connect)) is not None:
+        return there.run("restore", *(["--forget"] if forget else []), "--", *runs)
     world = this_world()
     if forget:
         if not runs:

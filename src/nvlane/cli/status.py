@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nvlane.cli import arguments
+from nvlane.cli import arguments, domain_options
 from nvlane.cli.output import Output, common, table
 
 if TYPE_CHECKING:
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("machine", metavar="[MACHINE]", required=False, shell_complete=arguments.complete_machines)
+@domain_options.on_host
 @common
-def status(output: Output, machine: str | None) -> None:
+def status(output: Output, machine: str | None, connect: str | None) -> int:
     """Show the machines that are up; with MACHINE, its lanes, evidence, sockets, and what `down` will undo."""
+    from nvlane.cli.elsewhere import elsewhere
     from nvlane.cli.service.runs import look_at
     from nvlane.cli.service.world import this_world
     from nvlane.model.errors import HostError
 
+    if (there := elsewhere(output, connect)) is not None:
+        return there.run("status", "--", *([machine] if machine else []))
     world = this_world()
     if machine is not None:
         if not world.store.has(machine):
@@ -30,7 +34,7 @@ def status(output: Output, machine: str | None) -> None:
             raise HostError(f"there is no run '{machine}'", remedy=f"there are: {known}")
         seen = look_at(world, machine)
         output.data(_json(seen), lambda: _details(seen))
-        return
+        return 0
     every = [look_at(world, name) for name in world.store.names()]
     output.data([_json(seen) for seen in every], lambda: _overview(every))
     if not every:
@@ -38,6 +42,7 @@ def status(output: Output, machine: str | None) -> None:
     for seen in every:
         if seen.state == "left":
             output.say(f"{seen.run.name}: {seen.why}; nvlane restore {seen.run.name} puts the host back")
+    return 0
 
 
 def _overview(every: list[Seen]) -> str:

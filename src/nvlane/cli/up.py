@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,9 @@ from nvlane.cli import arguments, domain_options
 from nvlane.cli.output import Output, common
 
 if TYPE_CHECKING:
+    from nvlane.cli.domain_options import Question
     from nvlane.cli.service.record import MachineRecord
+    from nvlane.cli.service.up import SpecFile
 
 
 @click.command()
@@ -26,6 +29,7 @@ def up(
     keep_on_failure: bool,
     print_diff: bool,
     yes: bool,
+    agreed: str,
     no_verify: bool,
     timeout: float,
 ) -> int:
@@ -48,12 +52,17 @@ def up(
     from nvlane.cli.spec_files import read_files
 
     files = read_files(specs)
+    question = Question(output, print_diff=print_diff, yes=yes, agreed=agreed)
+    if any(file.spec().machine.connect for file in files):
+        chosen = {"--keep-on-failure": keep_on_failure, "--no-verify": no_verify}
+        words = [*(name for name, wanted in chosen.items() if wanted), f"--timeout={timeout}", "-"]
+        if (status := _up_elsewhere(output, files, words, question)) is not None:
+            return status
     world = this_world()
     results = []
     for file in files:
         output.say(f"{file.path}")
         if file.spec().machine.connect:
-            question = Question(output, print_diff=print_diff, yes=yes)
             with Lines(output) as tell:
                 given = bring_up_domain(world, file, tell, ask=question, check_guest=not no_verify, deadline=timeout)
             if given is None:
@@ -73,6 +82,22 @@ def up(
     if output.json:
         output.data(results, str)
     return 0 if all(result["verified"] is not False for result in results) else 4
+
+
+def _up_elsewhere(output: Output, files: Sequence[SpecFile], words: Sequence[str], question: Question) -> int | None:
+    """Bring up what is for another host; None where nothing is."""
+    from nvlane.cli.elsewhere import elsewhere
+    from nvlane.cli.elsewhere_files import spec_text
+
+    for file in files:
+        machine = file.spec().machine
+        if (there := elsewhere(output, machine.connect)) is None:
+            continue
+        if len(files) > 1:
+            raise click.UsageError(f"{file.path} is for another host: bring it up by itself")
+        text = spec_text(file, there.there)
+        return there.change("up", *words, domain=machine.name, question=question, text=text)
+    return None
 
 
 def _what_next(output: Output, record: MachineRecord, seconds: float) -> None:

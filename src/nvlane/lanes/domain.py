@@ -7,11 +7,13 @@ anybody may pass through, and are given to that user.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nvlane.facts.shape import Facts
 from nvlane.lanes import pinning
 from nvlane.lanes.compose import contexts_of, net_hugepages
+from nvlane.lanes.context import Context
 from nvlane.lanes.table import LANES
 from nvlane.model.device import MachineDevice, MemoryNeeds
 from nvlane.plan.domain_step import OwnPath
@@ -46,7 +48,7 @@ def make_domain_plan(
     """The `index`th lane of `spec`. `running` is the domain where the lane is plugged into it while it runs, `owner`
     the user and group of its QEMU where that is another user than ours."""
     contexts = contexts_of(spec, facts, engines)
-    at = dataclasses.replace(contexts[index], running=running)
+    at = dataclasses.replace(contexts[index], running=_with_room(running, contexts, index) if running else None)
     table, lane = spec.lanes[index], LANES[spec.lanes[index].KIND]
     refusals = (*lane.refusals(table, at), *pinning.refusals(contexts))
     if refusals:
@@ -64,6 +66,19 @@ def make_domain_plan(
         claims=lane.claims(table, at),
     )
     return DomainPlan(plan=plan, needs=lane.needs(table, at), shared=directories if has_target else ())
+
+
+def _with_room(running: MachineDevice, contexts: Sequence[Context], index: int) -> MachineDevice:
+    """A lane's refusals add up what all lanes want of a machine; a running domain tells what is free beside those that
+    it has."""
+    others = [LANES[at.spec.lanes[at.index].KIND].needs(at.spec.lanes[at.index], at) for at in contexts]
+    room, mine = running.needs, others.pop(index)
+    total = dataclasses.replace(
+        room,
+        slots=room.slots + sum(other.slots for other in others),
+        hotplug=room.hotplug + sum(other.hotplug for other in others),
+    )
+    return dataclasses.replace(running, needs=total) if mine.hotplug else running
 
 
 def _for_libvirt(step: Step, owner: tuple[int, int] | None) -> tuple[Step, ...]:

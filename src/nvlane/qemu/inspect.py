@@ -51,6 +51,13 @@ def machine_type(monitor: Monitor) -> str:
     return str(monitor.execute("qom-get", {"path": "/machine", "property": "type"})).removesuffix("-machine")
 
 
+def takes_nvdimms(monitor: Monitor) -> bool:
+    """Whether the machine was started with the controller of NVDIMMs (its property nvdimm=on), whoever asked for it."""
+    if not any(entry["name"] == "nvdimm" for entry in monitor.execute("qom-list", {"path": "/machine"})):
+        return False  # a machine type that has none
+    return bool(monitor.execute("qom-get", {"path": "/machine", "property": "nvdimm"}))
+
+
 def present(monitor: Monitor) -> frozenset[str]:
     """The ids of everything that can be plugged: devices, objects, block nodes and character devices."""
     objects = {str(entry["name"]) for entry in monitor.execute("qom-list", {"path": "/objects"})}

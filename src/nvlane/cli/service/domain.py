@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Offer:
     diff: str
     plugs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of what a yes is said to: SHA-256, in hex."""
+        return hashlib.sha256(json.dumps([self.diff, self.plugs]).encode()).hexdigest()
 
 
 #: Shows an offer and asks; False for a no. Nothing has been changed then.

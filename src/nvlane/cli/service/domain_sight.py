@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from nvlane.libvirt.obstacles import security_models
 from nvlane.libvirt.outline import Outline, outline, owner_of_qemu
 from nvlane.model.device import MachineDevice
 from nvlane.model.errors import HostError
-from nvlane.qemu.inspect import device_types, free_ports
+from nvlane.qemu.inspect import device_types, free_ports, takes_nvdimms
 from nvlane.spec.machine import Accelerator, Machine
 from nvlane.wire.libvirt import Domain, Libvirt
 
@@ -75,12 +76,14 @@ def see(uri: str, name: str) -> DomainSight:
         if not libvirt.is_local:
             raise HostError(
                 f"the domains of {libvirt.uri} run on another host, and nvlane prepares the host that it runs on",
-                remedy="run nvlane there, with qemu:///system (ssh HOST nvlane attach --connect qemu:///system ...)",
+                remedy="qemu+ssh://[user@]host/system leads to the nvlane of that host, which prepares it",
             )
         domain = libvirt.domain(name)
         running = domain.xml(inactive=False) if domain.is_active else ""
         definition = domain.xml(inactive=True) if domain.is_persistent else ""
         now = outline(running or definition)
+        if running:  # libvirt turns it on for a domain's first NVDIMM, and a <qemu:commandline> may do so as well
+            now = dataclasses.replace(now, room=dataclasses.replace(now.room, nvdimm=takes_nvdimms(domain)))
         ours, qemu = libvirt.versions()
         text = libvirt.domain_capabilities(now.emulator, now.architecture, now.machine, now.kind)
         host = libvirt.capabilities()
