@@ -91,9 +91,9 @@ USERSPACE: Final[Cells] = {
     Operation.HOT_PLUG: yes("the drive is bound and plugged", life("userspace"), lab("test_out", "userspace")),
     Operation.HOT_UNPLUG: yes("and goes back to the host", life("userspace"), lab("test_out", "userspace")),
     Operation.LIVE_MIGRATION: when(
-        "once nvlane mirror has moved it to a file: two QEMUs cannot drive one controller",
+        "its disk becomes a file on the way (--copy-storage): two QEMUs cannot drive one controller",
         lab("test_what_is_said_against_its_migration", "userspace"),
-        lab("test_qemu_does_it", "userspace-mirror"),
+        inside("test_migrate_storage.py::test_a_drive_becomes_a_file_on_the_way"),
     ),
 }
 

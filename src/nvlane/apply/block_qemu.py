@@ -225,3 +225,14 @@ def end_job(qmp: str, name: str, *, soft: bool = False) -> None:
         time.sleep(_LOOK)
     if now is not None:
         dismiss(qmp, name)
+
+
+def end_copy(qmp: str, name: str) -> None:
+    """End a mirror that was ready as a whole copy. Raises HostError when it is not whole after all."""
+    now = job(qmp, name)
+    if now is None or now.error:
+        raise HostError(f"the copy {name} is not whole: {now.error if now else 'somebody has cancelled it'}")
+    with Qmp.connect(qmp, deadline=ANSWER) as monitor:
+        monitor.execute("block-job-cancel", {"device": name, "force": False})
+    wait_for(qmp, name, "concluded")
+    dismiss(qmp, name)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from nvlane.apply import block_qemu
 from nvlane.model.errors import HostError
-from nvlane.plan.migrate_step import MigrateMachine, StayHere
+from nvlane.plan.migrate_step import MigrateMachine, ServeDisks, StayHere
 from nvlane.qemu import inspect
 from nvlane.qemu.migration import MigrationNow, migration
 from nvlane.wire.lines import DeadlineMissed, PeerClosed
-from nvlane.wire.qmp import Qmp
+from nvlane.wire.qmp import Qmp, QmpError
 
 #: Seconds for one command, between two looks, and without any progress until a migration is given up.
 _ANSWER: Final = 60.0
@@ -23,46 +24,84 @@ _LOOK: Final = 0.1
 _PATIENCE: Final = 300.0
 #: States of QEMU in which it waits for a machine, and those of one that has given its machine away.
 WAITING: Final = "inmigrate"
+#: The status of a migration whose guest stands still, with its disks still open (qapi/migration.json).
+_STANDS: Final = "pre-switchover"
 _GIVEN: Final = ("postmigrate", "finish-migrate")
 
 
 class QemuMigrator:
-    """`watch` is called with a migration whenever it was looked at. It holds no other state."""
+    """`watch` is called with a migration whenever it was looked at; `whole` once, when the copies of all disks
+    are whole and the guest stands still. It holds no other state."""
 
-    def __init__(self, watch: Callable[[MigrationNow], None] = lambda _: None) -> None:
+    def __init__(
+        self, watch: Callable[[MigrationNow], None] = lambda _: None, whole: Callable[[], None] = lambda: None
+    ) -> None:
         self._watch = watch
+        self._whole = whole
+
+    def serve(self, step: ServeDisks) -> None:
+        address = {"type": "unix", "data": {"path": step.socket}}
+        with Qmp.connect(step.target, deadline=_ANSWER) as monitor:
+            monitor.execute("nbd-server-start", {"addr": address}, deadline=_ANSWER)
+            for node in step.nodes:
+                export = {"type": "nbd", "id": f"fill-{node}", "node-name": node, "writable": True}
+                # An image of a QEMU that waits for its machine is inactive until it is exported
+                # (block/export/export.c, blk_exp_add).
+                monitor.execute("block-export-add", export, deadline=_ANSWER)
+
+    def unserve(self, qmp: str) -> None:
+        with Qmp.connect(qmp, deadline=_ANSWER) as monitor:
+            try:
+                monitor.execute("nbd-server-stop", deadline=_ANSWER)
+            except QmpError as error:
+                if "not running" not in error.words:
+                    raise
 
     def move(self, step: MigrateMachine) -> None:
         """Raises HostError with QEMU's own words; the guest then runs where it was, or `stay` lets it."""
-        uri = f"unix:{step.socket}"
         with Qmp.connect(step.target, deadline=_ANSWER) as monitor:
-            monitor.execute("migrate-incoming", {"uri": uri}, deadline=_ANSWER)
+            monitor.execute("migrate-incoming", {"uri": f"unix:{step.incoming or step.socket}"}, deadline=_ANSWER)
         with Qmp.connect(step.source, deadline=_ANSWER) as monitor:
-            # A guest that writes faster than its memory is copied is slowed down instead of copied for ever.
-            monitor.execute(
-                "migrate-set-capabilities",
-                {"capabilities": [{"capability": "auto-converge", "state": True}]},
-            )
+            # A guest that writes faster than its memory is copied is slowed down instead of copied for ever. Copies of
+            # disks are made whole between the guest's last write and its first one there.
+            wanted = {"auto-converge": True, "pause-before-switchover": bool(step.jobs)}
+            capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
+            monitor.execute("migrate-set-capabilities", {"capabilities": capabilities})
             monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
-            monitor.execute("migrate", {"uri": uri}, deadline=_ANSWER)
+            monitor.execute("migrate", {"uri": f"unix:{step.socket}"}, deadline=_ANSWER)
         self._wait(step)
         if not has_arrived(step.target, wait=_PATIENCE):
             raise HostError(f"{step.machine} was sent, and the second QEMU does not run it", remedy="read its qemu.log")
 
     def _wait(self, step: MigrateMachine) -> None:
-        last, until = -1, time.monotonic() + _PATIENCE
+        last, until, told = -1, time.monotonic() + _PATIENCE, False
         while time.monotonic() < until:
             with Qmp.connect(step.source, deadline=_ANSWER) as monitor:
                 now = migration(monitor)
             self._watch(now)
             if now.status == "completed":
                 return
+            if now.status == _STANDS and not told:
+                self._let_go(step)
+                told, until = True, time.monotonic() + _PATIENCE
             if now.status in ("failed", "cancelled"):
                 raise HostError(f"QEMU could not move {step.machine}: {now.error or now.status}")
             if now.remaining != last:
                 last, until = now.remaining, time.monotonic() + _PATIENCE
             time.sleep(_LOOK)
         raise DeadlineMissed(f"moving {step.machine} made no progress for {_PATIENCE:g} s")
+
+    def _let_go(self, step: MigrateMachine) -> None:
+        """The guest stands still: its last writes reach the copies, which are let go of, and it goes on there."""
+        for job in step.jobs:
+            block_qemu.end_copy(step.source, job)
+        with Qmp.connect(step.source, deadline=_ANSWER) as monitor:
+            for node in step.nodes:
+                monitor.execute("blockdev-del", {"node-name": node}, deadline=_ANSWER)
+        self.unserve(step.target)
+        self._whole()
+        with Qmp.connect(step.source, deadline=_ANSWER) as monitor:
+            monitor.execute("migrate-continue", {"state": _STANDS}, deadline=_ANSWER)
 
     def stay(self, inverse: StayHere) -> None:
         """Cancel what is under way; a source that has stopped goes on, for the second QEMU has ended by now or never

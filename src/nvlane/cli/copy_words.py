@@ -23,10 +23,13 @@ class CopyLines(Lines):
         super().__init__(output)
         self._copy_output = output
         self._quarter = 0
+        self._job = ""
 
     def watch(self, job: JobNow) -> None:
         if not job.total:
             return
+        if job.id != self._job:
+            self._job, self._quarter = job.id, 0
         part = job.done / job.total
         words = f"{job.id}: {part:.0%} of {job.total / MIB:.0f} MiB"
         self.spin(words)

@@ -27,8 +27,28 @@ class ReceiveMachine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServeDisks:
+    """Let a second QEMU that waits for its machine serve some of its block nodes over NBD, for the first one to fill:
+    on the UNIX socket `socket`, as that QEMU names it."""
+
+    TAGGED: ClassVar[bool] = True
+    VOLATILE: ClassVar[bool] = True
+    machine: str
+    target: str
+    socket: str
+    nodes: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"let the second QEMU serve {', '.join(self.nodes)} over NBD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateMachine:
-    """Move the guest from the QEMU behind one QMP socket to that behind another, through the UNIX socket `socket`."""
+    """Move the guest from the QEMU behind one QMP socket to that behind another, through the UNIX socket `socket`;
+    `incoming` is what the second one calls that socket ('': the same).
+
+    `jobs` are mirrors that fill the second one's disks, through the block nodes `nodes` of the first one: they end, as
+    whole copies, when the guest stands still and before the second one has it."""
 
     TAGGED: ClassVar[bool] = True
     VOLATILE: ClassVar[bool] = True
@@ -36,6 +56,9 @@ class MigrateMachine:
     source: str
     target: str
     socket: str
+    incoming: str = ""
+    jobs: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         return f"move {self.machine} to the second QEMU"
@@ -56,5 +79,19 @@ class StayHere:
         return f"let {self.machine} go on where it was"
 
 
-MigrateStep = ReceiveMachine | MigrateMachine
-MigrateInverse = StayHere
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopServing:
+    """End the NBD server of a second QEMU; `socket` as nvlane sees it, to be removed."""
+
+    TAGGED: ClassVar[bool] = True
+    VOLATILE: ClassVar[bool] = True
+    machine: str
+    target: str
+    socket: str
+
+    def describe(self) -> str:
+        return f"let the second QEMU of {self.machine} serve no disks any more"
+
+
+MigrateStep = ReceiveMachine | ServeDisks | MigrateMachine
+MigrateInverse = StayHere | StopServing

@@ -43,7 +43,13 @@ from nvlane.apply.operations.fabric import ConnectFabricOperation, DisconnectFab
 from nvlane.apply.operations.hugepages import ReleaseHugepagesReversal, ReserveHugepagesOperation
 from nvlane.apply.operations.image import CreateImageOperation, RemoveImageReversal
 from nvlane.apply.operations.launch import Launcher, StartMachineOperation, StartTargetOperation, StopReversal
-from nvlane.apply.operations.migrate import MigrateMachineOperation, Migrator, StayHereReversal
+from nvlane.apply.operations.migrate import (
+    MigrateMachineOperation,
+    Migrator,
+    ServeDisksOperation,
+    StayHereReversal,
+    StopServingReversal,
+)
 from nvlane.apply.operations.module import LoadModuleOperation, Others, UnloadModuleReversal, no_others
 from nvlane.apply.operations.mount import MountHugetlbfsOperation, UnmountReversal
 from nvlane.apply.operations.namespace import BindNamespaceOperation, ReleaseNamespaceReversal
@@ -147,6 +153,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.PlugDevices: PlugDevicesOperation(launchers.plugger),
             **_blocks(launchers.blocks),
             migrate_step.ReceiveMachine: StartMachineOperation(launchers.machine),
+            migrate_step.ServeDisks: ServeDisksOperation(launchers.migrator),
             migrate_step.MigrateMachine: MigrateMachineOperation(launchers.migrator),
             **_fabrics(no_others),
             domain_step.OwnPath: OwnPathOperation(),
@@ -166,6 +173,7 @@ def operations(launchers: Launchers) -> Operations:
             steps.UnplugDevices: UnplugDevicesReversal(launchers.plugger),
             **_blocks_back(launchers.blocks),
             migrate_step.StayHere: StayHereReversal(launchers.migrator),
+            migrate_step.StopServing: StopServingReversal(launchers.migrator),
             **_fabrics_back(no_others),
             domain_step.DisownPath: DisownPathReversal(),
             domain_step.RedefineDomain: RedefineDomainReversal(launchers.domains),

@@ -21,21 +21,24 @@ from nvlane.apply.executor import apply
 from nvlane.apply.journal import Journal
 from nvlane.apply.record import Undone
 from nvlane.apply.undo import UndoReport, undo
-from nvlane.cli.service.disks import Disk, disks_of, moved
+from nvlane.cli.service.disks import Disk, disks_of, moved, place_of
 from nvlane.cli.service.record import MachineRecord, WorkRecord, keep, recall
 from nvlane.cli.service.runs import RunState, look_at, must_be_up
 from nvlane.cli.service.tell import Tell
 from nvlane.cli.service.world import World
-from nvlane.model.device import Device, SocketChardev
+from nvlane.model.device import BlockNode, Device, SocketChardev
 from nvlane.model.errors import Bug, HostError
-from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine
-from nvlane.plan.step import CreateImage, StartMachine, StartTarget, Step
+from nvlane.plan.block_step import StartBlockJob
+from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine, ServeDisks
+from nvlane.plan.step import CreateImage, PlugDevices, StartMachine, StartTarget, Step
 from nvlane.qemu import blocks
 from nvlane.wire.lines import PeerClosed
 from nvlane.wire.qmp import Qmp
 
 #: Seconds for a second QEMU to begin, once it has all of the machine.
 SENT: Final = 120.0
+#: What a migration does to the first QEMU, with which it goes, or to its second one before that has the guest.
+_FIRST_S: Final = (MigrateMachine, ServeDisks, PlugDevices, StartBlockJob)
 _OF_QEMU: Final = (StartMachine, ReceiveMachine, StartTarget)
 
 
@@ -192,18 +195,26 @@ def go_over(work: Work, cut: WorkRecord) -> UndoReport:
     mine = work.numbers(cut)
     entries = {entry.n: entry for entry in work.journal.entries() if not entry.undone}
     for number in mine:
-        if isinstance(entries[number].step, MigrateMachine):
+        if isinstance(entries[number].step, _FIRST_S):
             work.journal.append(Undone(n=number, kept="it is there"))
+    work.settle_images([place_of(node)[0] for node in cut.copies.values()], "the guest writes to it")
     old = [n for n, entry in entries.items() if n not in mine and isinstance(entry.step, _OF_QEMU)]
     targets = {entry.step.name: n for n, entry in entries.items() if n in mine and isinstance(entry.step, StartTarget)}
     names = {n: entry.step.name for n, entry in entries.items() if n in old and isinstance(entry.step, StartTarget)}
     moved = [n for n in old if n not in names or names[n] in targets]
     swap = {n: targets[name] for n, name in names.items() if name in targets}
-    work.keep(in_runtime(work.record, cut.runtime, swap))
+    work.keep(in_runtime(on_copies(work.record, cut.copies), cut.runtime, swap))
     report = work.undo(moved)
     if not report.failed:
         work.forget(cut)
     return report
+
+
+def on_copies(record: MachineRecord, copies: Mapping[str, BlockNode]) -> MachineRecord:
+    """The record of a machine whose disks are on their copies."""
+    for disk in [disk for disk in disks_of(record) if disk.name in copies]:
+        record = moved(record, disk, copies[disk.name], over=False)
+    return record
 
 
 def in_runtime(record: MachineRecord, runtime: str, swap: Mapping[int, int]) -> MachineRecord:

@@ -3,7 +3,7 @@
 ::
 
     QEMU ──── unix socket: memory and devices ────> second QEMU (-incoming)
-      │ disks: the same files, opened by the second one only when it has everything
+      │ disks: the same files, opened by the second one only when it has everything; or copied (migrate_disks.py)
     target ── the same file ──> second target, one for each vhost-user lane
 """
 
@@ -11,15 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from nvlane.apply.migrate_qemu import QemuMigrator, blocked
 from nvlane.apply.operations.migrate import MigrateMachineOperation
 from nvlane.apply.operations.operation import Operation
-from nvlane.cli.service.block_work import Work, at_work, elsewhere, go_over, settle_migration
+from nvlane.cli.service.block_work import Work, at_work, elsewhere, go_over, on_copies, settle_migration
 from nvlane.cli.service.disks import disks_of
+from nvlane.cli.service.migrate_disks import (
+    DiskCopy,
+    copies_of,
+    create,
+    fill,
+    must_be_writable,
+    new_images,
+    wait_until_filled,
+)
 from nvlane.cli.service.record import MachineRecord, WorkRecord
 from nvlane.cli.service.refused import PlanRefused
 from nvlane.cli.service.tell import Tell
@@ -30,6 +39,7 @@ from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine
 from nvlane.plan.plan import Refusal
 from nvlane.plan.step import MakeDirectory, StartMachine, StartTarget, Step
 from nvlane.qemu import inspect
+from nvlane.qemu.blocks import JobNow
 from nvlane.qemu.migration import MigrationNow, migration
 from nvlane.spec.lane import LaneKind
 from nvlane.targets.table import ENGINES
@@ -38,15 +48,33 @@ from nvlane.wire.qmp import Qmp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrated:
-    """A machine that runs in another QEMU: its process, its sockets, and the guest's pause in ms."""
+    """A machine that runs in another QEMU: its process, its sockets, the guest's pause in ms, and the images that its
+    disks are on now, where they were copied."""
 
     machine: str
     pid: int
     qmp: str
     downtime: int
+    disks: Mapping[str, str] = field(default_factory=dict)
 
 
-def migrate(world: World, name: str, tell: Tell, watch: Callable[[MigrationNow], None]) -> Migrated:
+class Watching(Protocol):
+    """What is told of a migration while it goes on: its disks' mirrors first, then its memory."""
+
+    def copied(self, job: JobNow) -> None: ...
+    def moved(self, migration: MigrationNow) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Where disks go with their machine: into new images in `directory`, with at most `speed` bytes a second (0: as
+    fast as it goes); '': they are shared."""
+
+    directory: str = ""
+    speed: int = 0
+
+
+def migrate(world: World, name: str, storage: Storage, tell: Tell, watch: Watching) -> Migrated:
     """Move a machine. Raises PlanRefused before anything is changed; when it breaks off, the guest goes on where it
     was."""
     from nvlane.cli.service.runs import machine_pid
@@ -54,20 +82,26 @@ def migrate(world: World, name: str, tell: Tell, watch: Callable[[MigrationNow],
     with at_work(world, name, tell) as work:
         start = _start(work)
         runtime = _next_runtime(work.record.machine.runtime)
-        reasons = tuple(_refusals(work, world))
+        reasons = tuple(_refusals(work, world, copying=bool(storage.directory)))
         if reasons:
             raise PlanRefused(name, reasons, work.record.lane_name)
-        cut = WorkRecord(id="migration", disk="", first=work.journal.next_n, runtime=runtime)
-        move = MigrateMachine(
-            machine=name, source=work.record.qmp, target=f"{runtime}/qmp.sock", socket=f"{runtime}/migrate.sock"
+        copies = copies_of(work.record, storage.directory) if storage.directory else ()
+        must_be_writable(copies)
+        cut = WorkRecord(
+            id="migration", disk="", first=work.journal.next_n, runtime=runtime, copies=new_images(world, copies)
         )
-        watched: dict[type, Operation[Any]] = {MigrateMachine: MigrateMachineOperation(QemuMigrator(watch))}
-        table = dataclasses.replace(world.operations, forward={**world.operations.forward, **watched})
-        work.world = dataclasses.replace(world, operations=table)
+        target, jobs = f"{runtime}/qmp.sock", tuple(copy.job for copy in copies)
+        move = MigrateMachine(
+            machine=name, source=work.record.qmp, target=target, socket=f"{runtime}/migrate.sock", jobs=jobs, nodes=jobs
+        )
+        _watched(work, copies, watch)
         work.begin(cut)
         try:
             # Where it breaks off, the way back depends on where the guest is: the loop's own undo does not ask.
-            work.do((*_steps(work, start, runtime), move), keep=True)
+            work.do(tuple(_steps(work, start, cut, copies)), keep=True)
+            work.do(tuple(fill(work.record, copies, f"{runtime}/nbd.sock", target, storage.speed)), keep=True)
+            wait_until_filled(work, copies, watch.copied)
+            work.do((move,), keep=True)
             with Qmp.connect(work.record.qmp) as monitor:
                 downtime = migration(monitor).downtime
         except BaseException:
@@ -76,7 +110,22 @@ def migrate(world: World, name: str, tell: Tell, watch: Callable[[MigrationNow],
             raise
         go_over(work, cut).raise_for_failed()
         qmp = work.record.qmp
-    return Migrated(machine=name, pid=machine_pid(world, world.store.read(name)), qmp=qmp, downtime=downtime)
+    disks = {copy.disk.name: copy.path for copy in copies}
+    pid = machine_pid(world, world.store.read(name))
+    return Migrated(machine=name, pid=pid, qmp=qmp, downtime=downtime, disks=disks)
+
+
+def _watched(work: Work, copies: tuple[DiskCopy, ...], watch: Watching) -> None:
+    """The move is watched; from when the copies are whole, before the guest goes on at them, they are kept whatever
+    happens."""
+
+    def whole() -> None:
+        work.settle_images([copy.path for copy in copies], "it is a whole copy")
+
+    operation: Operation[Any] = MigrateMachineOperation(QemuMigrator(watch.moved, whole))
+    table = work.world.operations
+    forward = {**table.forward, MigrateMachine: operation}
+    work.world = dataclasses.replace(work.world, operations=dataclasses.replace(table, forward=forward))
 
 
 def _start(work: Work) -> StartMachine | ReceiveMachine:
@@ -92,8 +141,12 @@ def _next_runtime(now: str) -> str:
     return f"{base}~{int(number) + 1}" if mark and number.isdecimal() else f"{now}~2"
 
 
-def _steps(work: Work, start: StartMachine | ReceiveMachine, runtime: str) -> Iterator[Step]:
-    record, was = work.record, work.record.machine.runtime
+def _steps(
+    work: Work, start: StartMachine | ReceiveMachine, cut: WorkRecord, copies: tuple[DiskCopy, ...]
+) -> Iterator[Step]:
+    was, runtime = work.record.machine.runtime, cut.runtime
+    record = on_copies(work.record, cut.copies)
+    yield from create(copies)
     yield MakeDirectory(path=runtime)
     for target in _targets(work):
         directory = runtime + target.directory.removeprefix(was)
@@ -120,7 +173,7 @@ def _targets(work: Work) -> Iterator[StartTarget]:
             yield entry.step
 
 
-def _refusals(work: Work, world: World) -> Iterator[Refusal]:
+def _refusals(work: Work, world: World, *, copying: bool) -> Iterator[Refusal]:
     """What QEMU says stands in the way, and what it cannot know: that two of them on one host would share it."""
     record = work.record
     for reason in blocked(record.qmp):
@@ -136,10 +189,10 @@ def _refusals(work: Work, world: World) -> Iterator[Refusal]:
             )  # fmt: skip
         yield from _lane_refusals(lane.number, lane.kind, lane.devices)
     for disk in disks_of(record):
-        if disk.kind == "drive" and disk.lane is not None:
+        if disk.kind == "drive" and disk.lane is not None and not copying:
             yield _refuse(
                 disk.lane.number, "drive-not-shared", "one controller cannot be driven by two QEMUs at once",
-                "nvlane mirror moves the disk to a file first",
+                "--copy-storage moves the disk to a file on the way",
             )  # fmt: skip
     for target in _targets(work):
         yield from _target_refusals(work, target)

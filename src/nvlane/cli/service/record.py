@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nvlane.apply.journal import Journal
@@ -68,6 +68,7 @@ class WorkRecord:
     target: BlockNode | None = None
     over: bool = False  # the target keeps the old node below it: a snapshot
     runtime: str = ""  # of a migration: where the second QEMU has its sockets
+    copies: Mapping[str, BlockNode] = field(default_factory=dict)  # and the nodes that disks go to with it, by disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
