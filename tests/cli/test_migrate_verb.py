@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from program import Program
 
+from nvlane.qemu import inspect
 from nvlane.targets.program import packaged_target
 from nvlane.wire.qmp import Qmp
 
@@ -99,6 +100,34 @@ def test_twice(vm: Vm) -> None:
     (target,) = json.loads(vm("target", "status", "--json").stdout)
     assert (target["running"], Path(target["directory"]).parent.name) == (True, "vm~3")
     assert [Path(disk["path"]).name for disk in vm.status()["disks"]] == ["snap.qcow2"]
+
+
+MORE = """[[lane]]
+kind = "vhost-user"
+name = "more"
+file = "more.raw"
+size = "8MiB"
+"""
+
+
+def test_with_a_lane_that_was_attached(vm: Vm) -> None:
+    """Where the new QEMU's slots are the same: each device has the address that its guest knows, on a board of the
+    same version."""
+    (vm.program.directory / "more.toml").write_text(MORE)
+    vm("up", "vm.toml", "--no-verify")
+    vm("attach", "vm", "more.toml", "--no-verify")
+    before = slots(vm)
+    vm("migrate", "vm")
+    assert vm.runs_in() == ["vm~2"]
+    assert slots(vm) == before
+    assert any("more" in name for name in before)
+
+
+def slots(vm: Vm) -> dict[str, tuple[str, str]]:
+    """The bus of each device, and the board."""
+    with Qmp.connect(vm.status()["qmp"]) as monitor:
+        board = inspect.machine_type(monitor)
+        return {name: (board, inspect.parent_bus(monitor, name)) for name in sorted(inspect.device_ids(monitor) - {"type"})}
 
 
 #: The journal's records of this migration, counted: the first QEMU has been told after the 12th, and the guest is in

@@ -93,7 +93,7 @@ USERSPACE: Final[Cells] = {
     Operation.LIVE_MIGRATION: when(
         "its disk becomes a file on the way (--copy-storage): two QEMUs cannot drive one controller",
         lab("test_what_is_said_against_its_migration", "userspace"),
-        inside("test_migrate_storage.py::test_a_drive_becomes_a_file_on_the_way"),
+        inside("test_migrate.py::test_a_drive_becomes_a_file_on_the_way"),
     ),
 }
 

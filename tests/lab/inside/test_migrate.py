@@ -1,22 +1,34 @@
-"""A machine moves to a second QEMU while its guest writes to a file behind nvlane-target: what was written before,
-during and after is read in the guest and on the host."""
+"""A machine moves to a second QEMU while its guest writes: what was written before, during and after is read in the
+guest, and everything that the guest was told is written is there. Twice away, and once not: where its disk goes to runs
+full."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from at_work import MIB, Up, alive, machine, nvlane, write_spec
+from at_work import MIB, Said, Up, alive, machine, nvlane, write_spec
+from spare import modules_as_before
 
+from nvlane.apply import process
 from nvlane.model.claim import Locator
 from nvlane.model.errors import WireError
+from nvlane.qemu import blocks
 from nvlane.verify.look import Look
 from nvlane.verify.probe import ProbeGuest
+from nvlane.wire.qmp import Qmp
 
 pytestmark = pytest.mark.lab
+
+LANES = (
+    'kind = "vhost-user"\nname = "data"\nfile = "{work}/data.raw"\nsize = "24MiB"\nwrite_proof = true',
+    'kind = "userspace"\nname = "drive"\ndrive = "serial:LABSPARE"\nfrontend = "virtio-blk"',
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,57 +43,162 @@ def work() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def up(work: Path) -> Iterator[Up]:
-    lane = f'kind = "vhost-user"\nname = "data"\nfile = "{work}/data.raw"\nsize = "24MiB"\nwrite_proof = true'
-    with machine(write_spec(work, "move", lane, memory="192MiB")) as running:
+    spec = write_spec(work, "move", *(lane.format(work=work) for lane in LANES), memory="192MiB")
+    with machine(spec) as running:
         yield running
 
 
-def write(guest: ProbeGuest, path: str, offset: int, seed: int) -> str:
-    said = guest.call("write_pattern", deadline=120.0, device=path, offset=offset, length=MIB, seed=seed)
+def runtime(up: Up) -> Path:
+    """The directory of the QEMU that the machine runs in now."""
+    return Path(up.status()["qmp"]).parent
+
+
+@contextmanager
+def guest_in(directory: Path) -> Iterator[ProbeGuest]:
+    with ProbeGuest(directory / "probe.sock") as guest:
+        guest.wait_until_up(deadline=120.0)
+        yield guest
+
+
+def path_of(directory: Path, lane: str) -> str:
+    with guest_in(directory) as guest, Qmp.connect(str(directory / "qmp.sock"), deadline=60) as monitor:
+        return Look(guest=guest, monitor=monitor).path(Locator(device_id=lane))
+
+
+def write(guest: ProbeGuest, path: str, place: int, seed: int) -> str:
+    """A mebibyte at this mebibyte, read back by the guest: its digest."""
+    said = guest.call("write_pattern", deadline=300.0, device=path, offset=place * MIB, length=MIB, seed=seed)
     assert said["read_back"] == said["sha256"]
     return str(said["sha256"])
 
 
-def test_while_the_guest_writes(up: Up) -> None:
-    """The guest's request that was under way when it stood still is answered in the second QEMU."""
-    with up.guest() as guest, up.monitor() as monitor:
-        path = Look(guest=guest, monitor=monitor).path(Locator(device_id="data"))
-        before = write(guest, path, 4 * MIB, 1)
-        boot = guest.hello().boot_id
-    was = up.status()
-    written, ended = list[str](), list[str]()
-    enough = threading.Event()
+@contextmanager
+def writing(directory: Path, path: str, places: range) -> Iterator[dict[int, str]]:
+    """The guest writes one mebibyte after the other until the end, or until its channel goes with the first QEMU:
+    place -> digest, of all that was answered. The last one may have no answer."""
+    written, ended = dict[int, str](), list[WireError]()
+    enough, begun = threading.Event(), threading.Event()
 
     def again() -> None:
-        with up.guest() as guest:
-            while not enough.is_set():
-                written.append(write(guest, path, 8 * MIB, len(written) + 2))
+        try:
+            with guest_in(directory) as guest:
+                for number in range(10_000):
+                    if enough.is_set():
+                        return
+                    place = places[number % len(places)]
+                    written.pop(place, None)
+                    written[place] = write(guest, path, place, number + 1)
+                    begun.set()
+        except WireError as error:
+            ended.append(error)
 
-    # The channel to the guest is the first QEMU's, and ends with it: the last pattern may have no answer.
-    thread = threading.Thread(target=lambda: _until_it_ends(again, ended))
+    thread = threading.Thread(target=again)
     thread.start()
     try:
-        moved = nvlane("migrate", "move", "--json").ok().json
+        assert begun.wait(300)
+        yield written
     finally:
         enough.set()
-        thread.join(180)
+        thread.join(320)
     assert not thread.is_alive()
-    assert written
+    assert not ended or "socket" in ended[0].message or "probe.sock" in ended[0].message, ended
+
+
+def all_there(directory: Path, path: str, written: dict[int, str]) -> None:
+    with guest_in(directory) as guest:
+        for place, digest in written.items():
+            assert guest.digest(path, [(place * MIB, MIB)]) == digest, f"lost: what was written at {place} MiB"
+
+
+def test_a_place_that_runs_full(up: Up, work: Path) -> None:
+    """There is room when it is asked for, and somebody else takes it: the guest goes on at its drive."""
+    directory, place, before = runtime(up), work / "small", up.status()
+    path, said = path_of(directory, "drive"), list[Said]()
+    with small_file_system(work, place), writing(directory, path, range(16, 24)) as written:
+        words = ("migrate", "move", "--copy-storage", str(place), "--speed", "16MiB")
+        moving = threading.Thread(target=lambda: said.append(nvlane(*words)))
+        moving.start()
+        try:
+            wait_until_copying(directory, moving)
+        finally:
+            free = os.statvfs(place)
+            process.run(["fallocate", "-l", str((free.f_bavail - 64) * free.f_frsize), str(place / "other")])
+            moving.join(320)
+        assert not moving.is_alive()
+        assert (said[0].status, "No space left on device" in said[0].err) == (1, True), str(said[0])
+        assert sorted(entry.name for entry in place.iterdir()) == ["lost+found", "other"]
+    after = up.status()
+    assert [after[key] for key in ("state", "pid", "qmp", "disks", "work")] == [
+        before[key] for key in ("state", "pid", "qmp", "disks", "work")
+    ]
+    all_there(directory, path, written)
+
+
+@contextmanager
+def small_file_system(work: Path, place: Path) -> Iterator[None]:
+    """With room for a copy of the drive, and little more."""
+    image = work / "small.img"
+    with image.open("wb") as file:
+        file.truncate(620 * MIB)
+    process.run(["mkfs.ext4", "-q", "-m", "0", "-E", "nodiscard", str(image)])
+    place.mkdir()
+    with modules_as_before():
+        process.run(["modprobe", "loop"])
+        process.run(["mount", "-o", "loop", str(image), str(place)])
+        try:
+            yield
+        finally:
+            process.run(["umount", str(place)])
+            place.rmdir()
+            image.unlink()
+
+
+def wait_until_copying(directory: Path, moving: threading.Thread) -> None:
+    until = time.monotonic() + 300
+    while time.monotonic() < until and moving.is_alive():
+        with Qmp.connect(str(directory / "qmp.sock"), deadline=60) as monitor:
+            if any(0 < job.done < job.total for job in blocks.jobs(monitor)):
+                return
+        time.sleep(0.5)
+    raise AssertionError("no copy began")
+
+
+def test_a_drive_becomes_a_file_on_the_way(up: Up, work: Path) -> None:
+    """Two QEMUs cannot drive one controller; a file they can share, one after the other."""
+    was = runtime(up)
+    path = path_of(was, "drive")
+    refused = nvlane("migrate", "move")
+    assert (refused.status, "[drive-not-shared]" in refused.err) == (3, True), str(refused)
+    with guest_in(was) as guest:
+        boot, seen = guest.hello().boot_id, guest.digest(path, [(0, 8 * MIB)])
+    with writing(was, path, range(32, 96)) as written:
+        moved = nvlane("migrate", "move", "--copy-storage", work, "--json").ok().json
+        assert moved["disks"] == {"drive": f"{work}/drive.raw"}
+    now = runtime(up)
+    assert now != was
+    all_there(now, path, written)
+    with guest_in(now) as guest:
+        assert (guest.hello().boot_id, guest.digest(path, [(0, 8 * MIB)])) == (boot, seen)
+        last = write(guest, path, 9, 99)
+        assert guest.digest(path, [(9 * MIB, MIB)]) == last
+    assert nvlane("verify", "move", "--no-write").ok()
+
+
+def test_while_the_guest_writes(up: Up) -> None:
+    """The guest's request that was under way when it stood still is answered in the second QEMU, whose target has the
+    same file."""
+    was, pid = runtime(up), up.status()["pid"]
+    path = path_of(was, "data")
+    with guest_in(was) as guest:
+        boot, before = guest.hello().boot_id, write(guest, path, 4, 1)
+    with writing(was, path, range(8, 12)) as written:
+        moved = nvlane("migrate", "move", "--json").ok().json
     now = up.status()
     assert (now["state"], now["pid"]) == ("up", moved["pid"])
-    assert not alive(was["pid"])
-    assert not ended or "socket" in ended[0] or "probe.sock" in ended[0]
-    with ProbeGuest(Path(moved["qmp"]).parent / "probe.sock") as guest:
-        guest.wait_until_up(deadline=60.0)
+    assert not alive(pid)
+    all_there(runtime(up), path, {4: before, **written})
+    with guest_in(runtime(up)) as guest:
         assert guest.hello().boot_id == boot
-        assert guest.digest(path, [(4 * MIB, MIB)]) == before
-        after = write(guest, path, 12 * MIB, 99)
-        assert guest.digest(path, [(12 * MIB, MIB)]) == after
+        after = write(guest, path, 13, 99)
+        assert guest.digest(path, [(13 * MIB, MIB)]) == after
     assert nvlane("verify", "move").ok()
-
-
-def _until_it_ends(deed: Callable[[], None], ended: list[str]) -> None:
-    try:
-        deed()
-    except WireError as error:
-        ended.append(error.message)

@@ -37,8 +37,9 @@ from nvlane.wire.qmp import Qmp
 
 #: Seconds for a second QEMU to begin, once it has all of the machine.
 SENT: Final = 120.0
-#: What a migration does to the first QEMU, with which it goes, or to its second one before that has the guest.
-_FIRST_S: Final = (MigrateMachine, ServeDisks, PlugDevices, StartBlockJob)
+#: What a migration does to the first QEMU, with which it goes, or to the second one before that has the guest; so does
+#: what was plugged into the first one.
+_FIRST_S: Final = (MigrateMachine, ServeDisks, StartBlockJob)
 _OF_QEMU: Final = (StartMachine, ReceiveMachine, StartTarget)
 
 
@@ -194,8 +195,8 @@ def go_over(work: Work, cut: WorkRecord) -> UndoReport:
     """The second QEMU is the machine's: the record names it, and what the first one had goes."""
     mine = work.numbers(cut)
     entries = {entry.n: entry for entry in work.journal.entries() if not entry.undone}
-    for number in mine:
-        if isinstance(entries[number].step, _FIRST_S):
+    for number, entry in entries.items():
+        if isinstance(entry.step, PlugDevices) or (number in mine and isinstance(entry.step, _FIRST_S)):
             work.journal.append(Undone(n=number, kept="it is there"))
     work.settle_images([place_of(node)[0] for node in cut.copies.values()], "the guest writes to it")
     old = [n for n, entry in entries.items() if n not in mine and isinstance(entry.step, _OF_QEMU)]

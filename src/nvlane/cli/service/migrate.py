@@ -20,6 +20,7 @@ from nvlane.apply.operations.migrate import MigrateMachineOperation
 from nvlane.apply.operations.operation import Operation
 from nvlane.cli.service.block_work import Work, at_work, elsewhere, go_over, on_copies, settle_migration
 from nvlane.cli.service.disks import disks_of
+from nvlane.cli.service.migrate_board import NextBoard, next_board
 from nvlane.cli.service.migrate_disks import (
     DiskCopy,
     copies_of,
@@ -33,7 +34,7 @@ from nvlane.cli.service.record import MachineRecord, WorkRecord
 from nvlane.cli.service.refused import PlanRefused
 from nvlane.cli.service.tell import Tell
 from nvlane.cli.service.world import World
-from nvlane.model.device import Device, Object
+from nvlane.model.device import Device, MachineDevice, Object
 from nvlane.model.errors import Bug, HostError
 from nvlane.plan.migrate_step import MigrateMachine, ReceiveMachine
 from nvlane.plan.plan import Refusal
@@ -82,7 +83,8 @@ def migrate(world: World, name: str, storage: Storage, tell: Tell, watch: Watchi
     with at_work(world, name, tell) as work:
         start = _start(work)
         runtime = _next_runtime(work.record.machine.runtime)
-        reasons = tuple(_refusals(work, world, copying=bool(storage.directory)))
+        board = _next_board(work.record)
+        reasons = tuple(_refusals(work, world, board, copying=bool(storage.directory)))
         if reasons:
             raise PlanRefused(name, reasons, work.record.lane_name)
         copies = copies_of(work.record, storage.directory) if storage.directory else ()
@@ -98,7 +100,7 @@ def migrate(world: World, name: str, storage: Storage, tell: Tell, watch: Watchi
         work.begin(cut)
         try:
             # Where it breaks off, the way back depends on where the guest is: the loop's own undo does not ask.
-            work.do(tuple(_steps(work, start, cut, copies)), keep=True)
+            work.do(tuple(_steps(work, start, cut, copies, board.machine)), keep=True)
             work.do(tuple(fill(work.record, copies, f"{runtime}/nbd.sock", target, storage.speed)), keep=True)
             wait_until_filled(work, copies, watch.copied)
             work.do((move,), keep=True)
@@ -142,7 +144,11 @@ def _next_runtime(now: str) -> str:
 
 
 def _steps(
-    work: Work, start: StartMachine | ReceiveMachine, cut: WorkRecord, copies: tuple[DiskCopy, ...]
+    work: Work,
+    start: StartMachine | ReceiveMachine,
+    cut: WorkRecord,
+    copies: tuple[DiskCopy, ...],
+    machine: MachineDevice,
 ) -> Iterator[Step]:
     was, runtime = work.record.machine.runtime, cut.runtime
     record = on_copies(work.record, cut.copies)
@@ -157,10 +163,16 @@ def _steps(
         yield dataclasses.replace(target, directory=directory, export=dataclasses.replace(target.export, socket=socket))
     yield ReceiveMachine(
         binary=start.binary,
-        machine=dataclasses.replace(record.machine, runtime=runtime),
+        machine=dataclasses.replace(machine, boot=record.machine.boot, runtime=runtime),
         devices=elsewhere(_devices(record), was, runtime),
         memlock=start.memlock,
     )
+
+
+def _next_board(record: MachineRecord) -> NextBoard:
+    changed = any(lane.text or lane.detached for lane in record.lanes)
+    with Qmp.connect(record.qmp) as monitor:
+        return next_board(monitor, record.machine, _devices(record), changed=changed)
 
 
 def _devices(record: MachineRecord) -> tuple[Device, ...]:
@@ -173,20 +185,15 @@ def _targets(work: Work) -> Iterator[StartTarget]:
             yield entry.step
 
 
-def _refusals(work: Work, world: World, *, copying: bool) -> Iterator[Refusal]:
+def _refusals(work: Work, world: World, board: NextBoard, *, copying: bool) -> Iterator[Refusal]:
     """What QEMU says stands in the way, and what it cannot know: that two of them on one host would share it."""
     record = work.record
     for reason in blocked(record.qmp):
         yield _refuse(None, "migration-blocked", f"QEMU: {reason}", "take a lane that migrates: nvlane advise --matrix")
     for job in record.work:
         yield _refuse(None, "job-runs", f"{job.disk} is being copied", f"nvlane jobs {record.name} --cancel {job.id}")
-    for lane in record.lanes:
-        if lane.text or lane.detached:
-            word = "detached from" if lane.detached else "attached to"
-            yield _refuse(
-                lane.number, "lanes-changed", f"it was {word} the machine while that ran: a new QEMU would give "
-                "out other slots", "bring the machine down and up with the spec that it has now",
-            )  # fmt: skip
+    yield from _board_refusals(record, board)
+    for lane in record.present:
         yield from _lane_refusals(lane.number, lane.kind, lane.devices)
     for disk in disks_of(record):
         if disk.kind == "drive" and disk.lane is not None and not copying:
@@ -201,6 +208,20 @@ def _refusals(work: Work, world: World, *, copying: bool) -> Iterator[Refusal]:
     if state != "running":
         yield _refuse(None, "not-running", f"the machine is '{state}'", "let its guest run")
     yield from _memory_refusals(record, world)
+
+
+def _board_refusals(record: MachineRecord, board: NextBoard) -> Iterator[Refusal]:
+    if board.displaced:
+        yield _refuse(
+            None, "lanes-changed", f"lanes were attached or detached while it ran: a new QEMU would give "
+            f"{', '.join(board.displaced)} other slots", "bring the machine down and up with the spec that it has now",
+        )  # fmt: skip
+    for lane in record.lanes:
+        if lane.kind == LaneKind.NVDIMM and (lane.text or lane.detached):
+            yield _refuse(
+                lane.number, "lanes-changed", "it was attached or detached while the machine ran: a new QEMU would lay "
+                "memory out in another way", "bring the machine down and up with the spec that it has now",
+            )  # fmt: skip
 
 
 def _lane_refusals(number: int, kind: str, devices: tuple[Device, ...]) -> Iterator[Refusal]:

@@ -108,8 +108,8 @@ def _unplug(world: World, record: MachineRecord, lane: LaneRecord, journal: Jour
     plugged = (
         next((entry.step for entry in journal.entries() if entry.n == lane.steps[-1]), None) if lane.text else None
     )
-    if not isinstance(plugged, PlugDevices) or plugged.devices != lane.devices:
-        # The machine was started with it, or its disk has moved since: no step plugged in what is there now.
+    if not isinstance(plugged, PlugDevices) or (plugged.devices, plugged.qmp) != (lane.devices, record.qmp):
+        # The machine was started with it, or it or its disk has moved since: no step plugged in what is there now.
         inverse = UnplugDevices(machine=record.name, qmp=record.qmp, devices=lane.devices)
         world.plugger.unplug(inverse, PLUG_DEADLINE)
     if not lane.text:
