@@ -117,17 +117,40 @@ def test_with_a_lane_that_was_attached(vm: Vm) -> None:
     vm("up", "vm.toml", "--no-verify")
     vm("attach", "vm", "more.toml", "--no-verify")
     before = slots(vm)
-    vm("migrate", "vm")
-    assert vm.runs_in() == ["vm~2"]
-    assert slots(vm) == before
+    for now in ("vm~2", "vm~3"):
+        vm("migrate", "vm")
+        assert vm.runs_in() == [now]
+        assert slots(vm) == before
+        targets = json.loads(vm("target", "status", "--json").stdout)
+        assert [(target["running"], Path(target["directory"]).parent.name) for target in targets] == [(True, now)] * 2
     assert any("more" in name for name in before)
+    (vm.program.directory / "late.toml").write_text(MORE.replace("more", "late"))
+    vm("attach", "vm", "late.toml", "--no-verify")
+    vm("migrate", "vm")
+    with Qmp.connect(vm.status()["qmp"]) as monitor:
+        links = {link.id: link.connected for link in inspect.chardevs(monitor)}
+    assert [connected for name, connected in links.items() if name.startswith(("data", "more", "late"))] == [True] * 3
+
+
+def test_with_a_lane_in_another_slot(vm: Vm) -> None:
+    """Somebody else has plugged a device in first: the command line would give the lane that one's port."""
+    (vm.program.directory / "more.toml").write_text(MORE)
+    vm("up", "vm.toml", "--no-verify")
+    with Qmp.connect(vm.status()["qmp"]) as monitor:
+        monitor.execute("device_add", {"driver": "virtio-balloon-pci", "id": "mine", "bus": "port1"})
+    vm("attach", "vm", "more.toml", "--no-verify")
+    said = vm("migrate", "vm", status=3).stderr
+    assert "would give more other slots" in said
+    assert vm.runs_in() == ["vm"]
 
 
 def slots(vm: Vm) -> dict[str, tuple[str, str]]:
     """The bus of each device, and the board."""
     with Qmp.connect(vm.status()["qmp"]) as monitor:
         board = inspect.machine_type(monitor)
-        return {name: (board, inspect.parent_bus(monitor, name)) for name in sorted(inspect.device_ids(monitor) - {"type"})}
+        return {
+            name: (board, inspect.parent_bus(monitor, name)) for name in sorted(inspect.device_ids(monitor) - {"type"})
+        }
 
 
 #: The journal's records of this migration, counted: the first QEMU has been told after the 12th, and the guest is in

@@ -18,7 +18,7 @@ from spare import modules_as_before
 from nvlane.apply import process
 from nvlane.model.claim import Locator
 from nvlane.model.errors import WireError
-from nvlane.qemu import blocks
+from nvlane.qemu import blocks, inspect
 from nvlane.verify.look import Look
 from nvlane.verify.probe import ProbeGuest
 from nvlane.wire.qmp import Qmp
@@ -119,7 +119,7 @@ def test_a_place_that_runs_full(up: Up, work: Path) -> None:
         moving = threading.Thread(target=lambda: said.append(nvlane(*words)))
         moving.start()
         try:
-            wait_until_copying(directory, moving)
+            wait_until_copying(directory, moving, said)
         finally:
             free = os.statvfs(place)
             process.run(["fallocate", "-l", str((free.f_bavail - 64) * free.f_frsize), str(place / "other")])
@@ -153,14 +153,15 @@ def small_file_system(work: Path, place: Path) -> Iterator[None]:
             image.unlink()
 
 
-def wait_until_copying(directory: Path, moving: threading.Thread) -> None:
+def wait_until_copying(directory: Path, moving: threading.Thread, said: list[Said]) -> None:
     until = time.monotonic() + 300
     while time.monotonic() < until and moving.is_alive():
         with Qmp.connect(str(directory / "qmp.sock"), deadline=60) as monitor:
             if any(0 < job.done < job.total for job in blocks.jobs(monitor)):
                 return
         time.sleep(0.5)
-    raise AssertionError("no copy began")
+    moving.join(60)
+    raise AssertionError(f"no copy began: {', '.join(str(one) for one in said)}")
 
 
 def test_a_drive_becomes_a_file_on_the_way(up: Up, work: Path) -> None:
@@ -184,9 +185,13 @@ def test_a_drive_becomes_a_file_on_the_way(up: Up, work: Path) -> None:
     assert nvlane("verify", "move", "--no-write").ok()
 
 
-def test_while_the_guest_writes(up: Up) -> None:
+def test_while_the_guest_writes(up: Up, work: Path) -> None:
     """The guest's request that was under way when it stood still is answered in the second QEMU, whose target has the
-    same file."""
+    same file. A lane that was attached goes along, and the guest lets go of it there."""
+    (work / "more.toml").write_text(
+        f'[[lane]]\nkind = "vhost-user"\nname = "more"\nfile = "{work}/more.raw"\nsize = "8MiB"\n'
+    )
+    nvlane("attach", "move", work / "more.toml").ok()
     was, pid = runtime(up), up.status()["pid"]
     path = path_of(was, "data")
     with guest_in(was) as guest:
@@ -202,3 +207,6 @@ def test_while_the_guest_writes(up: Up) -> None:
         after = write(guest, path, 13, 99)
         assert guest.digest(path, [(13 * MIB, MIB)]) == after
     assert nvlane("verify", "move").ok()
+    nvlane("detach", "move", "more").ok()
+    with Qmp.connect(moved["qmp"], deadline=60) as monitor:
+        assert "more" not in inspect.device_ids(monitor)

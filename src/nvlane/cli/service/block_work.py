@@ -204,7 +204,8 @@ def go_over(work: Work, cut: WorkRecord) -> UndoReport:
     names = {n: entry.step.name for n, entry in entries.items() if n in old and isinstance(entry.step, StartTarget)}
     moved = [n for n in old if n not in names or names[n] in targets]
     swap = {n: targets[name] for n, name in names.items() if name in targets}
-    work.keep(in_runtime(on_copies(work.record, cut.copies), cut.runtime, swap))
+    sockets = {_socket(entries[n].step): _socket(entries[new].step) for n, new in swap.items()}
+    work.keep(in_runtime(on_copies(work.record, cut.copies), cut.runtime, swap, sockets))
     report = work.undo(moved)
     if not report.failed:
         work.forget(cut)
@@ -218,13 +219,15 @@ def on_copies(record: MachineRecord, copies: Mapping[str, BlockNode]) -> Machine
     return record
 
 
-def in_runtime(record: MachineRecord, runtime: str, swap: Mapping[int, int]) -> MachineRecord:
-    """The record of a machine whose sockets stand in another directory; `swap`: the steps that its targets have now."""
-    was = record.machine.runtime
+def in_runtime(
+    record: MachineRecord, runtime: str, swap: Mapping[int, int], sockets: Mapping[str, str]
+) -> MachineRecord:
+    """The record of a machine whose sockets stand in another directory; `swap`: the steps that its targets have now;
+    `sockets`: where those listened before, and where they do now."""
     lanes = tuple(
         dataclasses.replace(
             lane,
-            devices=elsewhere(lane.devices, was, runtime),
+            devices=elsewhere(lane.devices, sockets),
             steps=tuple(swap.get(number, number) for number in lane.steps),
         )
         for lane in record.lanes
@@ -232,14 +235,19 @@ def in_runtime(record: MachineRecord, runtime: str, swap: Mapping[int, int]) -> 
     return dataclasses.replace(record, machine=dataclasses.replace(record.machine, runtime=runtime), lanes=lanes)
 
 
-def elsewhere(devices: tuple[Device, ...], was: str, runtime: str) -> tuple[Device, ...]:
-    """The same devices with their sockets in another directory."""
+def elsewhere(devices: tuple[Device, ...], sockets: Mapping[str, str]) -> tuple[Device, ...]:
+    """The same devices with the sockets of other targets."""
     return tuple(
-        dataclasses.replace(device, path=runtime + device.path.removeprefix(was))
-        if isinstance(device, SocketChardev) and device.path.startswith(f"{was}/")
+        dataclasses.replace(device, path=sockets.get(device.path, device.path))
+        if isinstance(device, SocketChardev)
         else device
         for device in devices
     )
+
+
+def _socket(step: Step) -> str:
+    """Where a machine's target listens."""
+    return step.export.socket if isinstance(step, StartTarget) and step.export is not None else ""
 
 
 def _is_on(record: MachineRecord, work: WorkRecord) -> bool:

@@ -13,6 +13,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from nvlane.apply.migrate_qemu import QemuMigrator, blocked
@@ -109,6 +110,9 @@ def migrate(world: World, name: str, storage: Storage, tell: Tell, watch: Watchi
         except BaseException:
             tell.phase("finding out where the guest is")
             settle_migration(work, cut).raise_for_failed()
+            stayed = work.record.machine.runtime != runtime
+            for path in (copy.path for copy in copies if stayed and world.host.exists(copy.path)):
+                tell.phase(f"{path} is a whole copy, and is left")
             raise
         go_over(work, cut).raise_for_failed()
         qmp = work.record.qmp
@@ -150,21 +154,23 @@ def _steps(
     copies: tuple[DiskCopy, ...],
     machine: MachineDevice,
 ) -> Iterator[Step]:
-    was, runtime = work.record.machine.runtime, cut.runtime
-    record = on_copies(work.record, cut.copies)
+    runtime, record = cut.runtime, on_copies(work.record, cut.copies)
     yield from create(copies)
     yield MakeDirectory(path=runtime)
+    sockets = dict[str, str]()
     for target in _targets(work):
-        directory = runtime + target.directory.removeprefix(was)
         if target.export is None:
             continue
-        socket = runtime + target.export.socket.removeprefix(was)
+        # By its own name, for a lane that was attached has it in the directory of the machine's first QEMU.
+        directory = f"{runtime}/{PurePosixPath(target.directory).name}"
+        socket = f"{directory}/{PurePosixPath(target.export.socket).name}"
+        sockets[target.export.socket] = socket
         yield MakeDirectory(path=directory)
         yield dataclasses.replace(target, directory=directory, export=dataclasses.replace(target.export, socket=socket))
     yield ReceiveMachine(
         binary=start.binary,
         machine=dataclasses.replace(machine, boot=record.machine.boot, runtime=runtime),
-        devices=elsewhere(_devices(record), was, runtime),
+        devices=elsewhere(_devices(record), sockets),
         memlock=start.memlock,
     )
 
