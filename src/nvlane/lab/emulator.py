@@ -10,8 +10,8 @@ CPUState.exception_index. If another thread then kicks the processor, with no in
 vector is raised as an exception, whether the guest has interrupts off or not: its timer's handler runs within itself,
 and spins on the run queue's lock for good. The next exit of the guest clears it, so nvlane has the guests of an
 emulated host leave at the end of each interrupt (lanes/machine.py), which is before their handlers take locks. Kicked
-by `stop` and `cont` of the lab, 8 to 100 a second, 8 of 10 guests spun without that, and 45 of 45 came up with it. What is
-left is short; what runs in the lab has a second chance for that, and for processors of the lab's own that stall.
+by `stop` and `cont` of the lab, 8 to 100 a second, 8 of 10 guests spun without that, and 45 of 45 came up with it.
+What is left is short; what runs in the lab has a second chance for that, and for processors of the lab that stall.
 
 An older QEMU is passed over for the one in Debian's backports, which is unpacked into the cache with all the libraries
 it needs, down to the loader: nothing is installed, apt's own configuration and lists stay as they are, and it runs on
