@@ -41,7 +41,9 @@ os._exit(0)
 """
 END = f"""
 for verb in destroy undefine; do virsh --connect qemu:///system "$verb" {DOMAIN} || true; done
-for name in libvirtd virtlogd; do kill "$(cat "/run/$name.pid")" || true; done
+for name in libvirtd virtlogd; do
+    pid=$(cat "/run/$name.pid") && kill "$pid" && timeout 60 tail -f --pid="$pid" /dev/null || true
+done
 """
 MISSING, ANOTHER = "mv $0 $0.away", "mv $0 $0.away; printf '#!/bin/sh\\necho nvlane 0.0.1\\n' > $0; chmod 755 $0"
 
@@ -117,7 +119,7 @@ def far(room: Lab, tmp_path: Path) -> Iterator[Far]:
         there = f"qemu+ssh://root@127.0.0.1:{room.state.port}/system"
         yield Far(room=room, directory=tmp_path, uri=f"{there}?keyfile={key}&known_hosts={known}")
     finally:
-        room.run(["sh", "-uc", END], check=False)
+        room.run(["sh", "-uc", END], check=False, timeout=DEADLINE)
 
 
 def test_a_domain_of_another_host(far: Far) -> None:

@@ -68,11 +68,19 @@ class Elsewhere:
         if question.print_diff:
             return self.run(verb, "--print-diff", *words, text=text)
         if question.yes:
-            return self.run(verb, "--yes", *words, text=text)
+            return self._done(self.run(verb, "--yes", *words, text=text))
         agreed = self.agree(verb, *words, question=question, text=text)
         if isinstance(agreed, int):
             return agreed
-        return question.nothing_done(domain) if agreed is None else self.run(verb, *agreed, *words, text=text)
+        if agreed is None:
+            return question.nothing_done(domain)
+        return self._done(self.run(verb, *agreed, *words, text=text))
+
+    def _done(self, status: int) -> int:
+        """nvlane there tells of commands as they are there."""
+        if status == 0:
+            self.output.say(f"that was on {self.there.name}: from here, with --connect '{self.there.uri}'")
+        return status
 
     def agree(self, verb: str, *words: str, question: Question, text: str = "") -> tuple[str, str] | int | None:
         """Show what the verb would do and ask: the option that binds it to what was shown, None for a no, or the exit
