@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arena::{Backing, Mapping, OnFault};
-use crate::guest::{self, MapError};
+use crate::error::MapError;
+use crate::guest;
 
 const PAGE_BITS: u32 = 12; // VHOST_LOG_PAGE
 

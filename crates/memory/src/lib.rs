@@ -11,6 +11,7 @@ pub mod arena;
 pub mod copy;
 mod dirty_log;
 pub mod dma;
+mod error;
 mod free_list;
 mod guest;
 mod host;
@@ -20,7 +21,8 @@ pub mod sigbus;
 
 pub use arena::{Backing, Mapping, OnFault};
 pub use dirty_log::DirtyLog;
-pub use guest::{GuestMemory, Hint, MAX_REGIONS, MapError, Region, RegionSpec};
+pub use error::MapError;
+pub use guest::{GuestMemory, Hint, MAX_REGIONS, Region, RegionSpec};
 pub use host::{HostMemory, PageKind, memfd};
 pub use scratch::Scratch;
 pub use segment::{Segment, total};

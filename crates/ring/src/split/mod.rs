@@ -1,5 +1,6 @@
 //! The split virtqueue (virtio 1.3, section 2.7).
 
+mod ahead;
 mod areas;
 
 use std::collections::VecDeque;
@@ -22,12 +23,6 @@ pub(crate) use areas::Areas;
 
 pub(crate) const NO_INTERRUPT: u16 = 1; // in the available ring's flags
 pub(crate) const NO_NOTIFY: u16 = 1; // in the used ring's flags
-
-/// How many requests ahead a descriptor is fetched, what it names, and what an indirect table names: each far enough
-/// behind the one before it to have arrived (some 100 ns from another processor's cache).
-const FAR: u16 = 8;
-const NEAR: u16 = 5;
-const NEXT_BUT_ONE: u16 = 2;
 
 #[derive(Debug)]
 pub struct Split {
@@ -127,66 +122,8 @@ impl Split {
             return Err(RingError::IndexTooFar { index, expected: self.next_avail });
         }
         self.seen_avail = index;
-        for ahead in 0..new.min(FAR) {
-            self.fetch_descriptor(ahead);
-        }
-        for ahead in 0..new.min(NEAR) {
-            self.fetch_first(ahead);
-        }
+        self.fetch_first_ones(new);
         Ok(new != 0)
-    }
-
-    /// Brings requests that are to be taken soon closer, while this one is being served. Each is three misses one after
-    /// the other (descriptor, indirect table, header) in lines that the driver's processor has just written; left to
-    /// themselves they cost more than everything else about a request.
-    #[inline(always)]
-    fn fetch_ahead(&self) {
-        let waiting = self.seen_avail.wrapping_sub(self.next_avail);
-        if waiting > FAR {
-            self.fetch_descriptor(FAR);
-        }
-        if waiting > NEAR {
-            self.fetch_first(NEAR);
-        }
-        if waiting > NEXT_BUT_ONE && self.indirect {
-            self.fetch_header(NEXT_BUT_ONE);
-        }
-    }
-
-    /// The head that is this many requests ahead. The driver may have written anything.
-    #[inline(always)]
-    fn head_ahead(&self, ahead: u16) -> Option<u16> {
-        let head = self.areas.available(self.next_avail.wrapping_add(ahead) & self.mask, 0).load(Relaxed);
-        (head < self.areas.size).then_some(head)
-    }
-
-    #[inline(always)]
-    fn fetch_descriptor(&self, ahead: u16) {
-        if let Some(head) = self.head_ahead(ahead) {
-            nvlane_memory::copy::prefetch(std::ptr::from_ref(self.areas.descriptor(head, 0)).cast());
-        }
-    }
-
-    /// What the first descriptor names: the header, or the indirect table.
-    #[inline(always)]
-    fn fetch_first(&self, ahead: u16) {
-        if let Some(head) = self.head_ahead(ahead) {
-            self.hint.prefetch(self.areas.descriptor(head, 0).load(Relaxed));
-        }
-    }
-
-    /// The header of a request with an indirect table.
-    #[inline(always)]
-    fn fetch_header(&self, ahead: u16) {
-        let Some(head) = self.head_ahead(ahead) else { return };
-        let (address, rest) =
-            (self.areas.descriptor(head, 0).load(Relaxed), self.areas.descriptor(head, 1).load(Relaxed));
-        let (address, _, flags, _) = fields(address, rest);
-        if flags & INDIRECT != 0 {
-            if let Some(first) = Table::peek(&self.hint, address) {
-                self.hint.prefetch(first);
-            }
-        }
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@
 //! of what is in flight stays as it is. Saying «stopped» instead would be a lie that costs a write: the front end would
 //! resubmit or migrate while the request may still end.
 
+mod config;
 #[doc(hidden)]
 pub mod fuzz;
 mod inflight;

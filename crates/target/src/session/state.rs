@@ -10,9 +10,10 @@ use nvlane_vhost_user::{
     BackendChannel, BackendMessage, Inflight, LogArea, Message, Reply, VringAddress, VringState,
 };
 
+use super::config::{get_config, set_config};
 use super::inflight;
 use super::memory;
-use super::owner::{CONFIG_SIZE, Owner};
+use super::owner::Owner;
 use super::vring::{Kick, Place, Vring};
 use crate::sys;
 
@@ -389,23 +390,4 @@ fn notifier(event: Option<OwnedFd>) -> Result<Option<OwnedFd>, String> {
 pub(super) fn duplicate(event: &Option<OwnedFd>) -> Result<Option<OwnedFd>, String> {
     let copy = event.as_ref().map(OwnedFd::try_clone).transpose();
     copy.map_err(|error| format!("no descriptor is left: {error}"))
-}
-
-/// Any part of the configuration space: what the device has, and zeroes.
-fn get_config(offset: u32, size: u32, flags: u32, owner: &dyn Owner) -> Outcome {
-    let mut space = owner.config();
-    space.resize(2 * CONFIG_SIZE, 0);
-    let start = (offset as usize).min(CONFIG_SIZE);
-    let bytes = space[start..start + (size as usize).min(CONFIG_SIZE)].to_vec();
-    Outcome::Reply(match bytes.is_empty() {
-        true => Reply::Empty,
-        false => Reply::Config { offset, flags, bytes },
-    })
-}
-
-fn set_config(offset: u32, flags: u32, bytes: &[u8], owner: &mut dyn Owner) -> Result<(), String> {
-    if owner.set_config(offset, bytes, flags & 1 != 0) {
-        return Ok(());
-    }
-    Err(format!("{} bytes at {offset} of the configuration space cannot be written", bytes.len()))
 }
