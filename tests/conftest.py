@@ -6,7 +6,16 @@ processes. The other tests use this host, some the same part of it, so they stay
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
+
+if importlib.util.find_spec("hypothesis"):  # the lab has none
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes says how busy the machine is.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 LAB, HOST = "tests/lab", "tests"
 
