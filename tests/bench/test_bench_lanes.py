@@ -35,6 +35,8 @@ def test_a_file_can_have_two() -> None:
     assert isinstance(chosen(FILE, ())[0], Emulated)
     with pytest.raises(SpecError, match=r"there is no lane 'passthrough' for /specs/disk\.raw"):
         chosen(FILE, ("passthrough",))
+    with pytest.raises(SpecError, match="does not take an NVDIMM out of a guest that runs"):
+        chosen(FILE, ("nvdimm",))
 
 
 def test_lanes_are_chosen_in_the_order_of_the_list() -> None:

@@ -22,6 +22,11 @@ from nvlane.spec.nearest import nearest
 
 #: Kinds that can have the same storage, in the order in which they take their turns.
 KINDS: Final = (LaneKind.EMULATED, LaneKind.USERSPACE, LaneKind.VHOST_USER, LaneKind.PASSTHROUGH)
+#: Why the others cannot take their turn.
+_NOT_COMPARED: Final = {
+    LaneKind.NVDIMM: "is memory, and QEMU does not take an NVDIMM out of a guest that runs",
+    LaneKind.FABRICS: "is storage of another host, which no other lane of this one reaches",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,13 @@ def chosen(spec: Spec, names: Sequence[str]) -> tuple[Lane, ...]:
     lanes: dict[str, Lane] = {}
     for name in names:
         fitting = {key: lane for key, lane in known.items() if name in (key, str(lane.KIND))}
+        if name in _NOT_COMPARED and not fitting:
+            raise SpecError(
+                f"lanes take turns on one storage, and {name} {_NOT_COMPARED[LaneKind(name)]}",
+                place="--lanes",
+                source=spec.source,
+                remedy=f"lanes: {', '.join(known)}; fio in a guest that has the {name} lane measures it alone",
+            )
         if not fitting:
             words = f"there is no lane '{name}' for {storage.words}{nearest(name, known)}"
             raise SpecError(words, place="--lanes", source=spec.source, remedy=f"lanes: {', '.join(known)}")
