@@ -251,7 +251,9 @@ def spawn(
         finally:
             os.umask(before)
             if memlock is not None:
-                resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]))
+                # The hard limit as well: a libvirtd started after this would have ours, and libvirt raises no limit of a
+                # domain whose hard one is high enough (virProcessGetMaxMemLock).
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
     finally:
         for descriptor in (*high.values(), *moved.values()):
             os.close(descriptor)

@@ -19,10 +19,11 @@ from nvlane.apply.snapshot import differences, host_snapshot
 from nvlane.apply.store import Store
 from nvlane.lab import Kernel
 from nvlane.model.errors import NvlaneError
+from streams import Stream, stream_of
 
 HERE = Path(__file__).parent
 IN_LAB = os.environ.get("NVLANE_LAB") == "1"
-_REMOTE = pytest.StashKey[dict[Kernel, RemoteTests | str]]()
+_REMOTE = pytest.StashKey[dict[tuple[Kernel, Stream | None], RemoteTests | str]]()
 
 
 @pytest.hookimpl(trylast=True)
@@ -47,20 +48,27 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _remote(item: pytest.Item) -> RemoteTests | str:
-    """The run in the lab with this test's kernel, started by the first test, or why there is none."""
-    runs, kernel = item.config.stash.setdefault(_REMOTE, {}), _kernel(item)
-    if kernel not in runs:
-        wanted = [each.nodeid for each in item.session.items if _is_for_lab(each) and _kernel(each) is kernel]
+    """The run in the lab with this test's kernel, of this test's stream, started by the first test, or why there is
+    none."""
+    runs, key = item.config.stash.setdefault(_REMOTE, {}), _run_of(item)
+    if key not in runs:
+        wanted = [each.nodeid for each in item.session.items if _is_for_lab(each) and _run_of(each) == key]
         try:
-            runs[kernel] = RemoteTests(item.config, wanted, kernel)
+            runs[key] = RemoteTests(item.config, wanted, key[0])
         except NvlaneError as error:
-            runs[kernel] = f"the lab did not start: {error}"
-    return runs[kernel]
+            runs[key] = f"the lab did not start: {error}"
+    return runs[key]
 
 
 def _is_for_lab(item: pytest.Item) -> bool:
     """Of this directory (pytest asks every conftest about every item), and marked."""
     return item.path.is_relative_to(HERE) and item.get_closest_marker("lab") is not None
+
+
+def _run_of(item: pytest.Item) -> tuple[Kernel, Stream | None]:
+    """Without streams (`-n`) there is one run a kernel: its tests come in the order of their files."""
+    streams = hasattr(item.config, "workerinput")
+    return _kernel(item), stream_of(item.nodeid) if streams else None
 
 
 def _kernel(item: pytest.Item) -> Kernel:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from at_work import MIB, Up, machine, nvlane, write_spec
+from guest_fio import fio_at_work, fio_verified, with_fio
 
 from nvlane.apply import process
 from nvlane.model.claim import Locator
@@ -43,6 +42,7 @@ def up(work: Path) -> Iterator[Up]:
         f'kind = "emulated"\nname = "data"\nwrite_proof = true\nnamespaces = [{{ image = "{work}/data.raw" }}]',
         'kind = "userspace"\nname = "drive"\ndrive = "serial:LABSPARE"\nfrontend = "virtio-blk"',
         'kind = "vhost-user"\nname = "memory"\nmalloc = "32MiB"',
+        **with_fio(),
     )
     with machine(spec) as running:
         yield running
@@ -85,24 +85,11 @@ def disks(up: Up) -> dict[str, str]:
     return {disk["name"]: disk["path"] for disk in up.status()["disks"]}
 
 
-@contextmanager
-def writing(up: Up, path: str) -> Iterator[list[str]]:
-    """The guest writes patterns over and over, and reads each back, until the end; the digests of all of them."""
-    written: list[str] = []
-    enough = threading.Event()
-
-    def again() -> None:
-        while not enough.is_set():
-            written.append(write(up, path, 8 * MIB, len(written) + 1))
-
-    thread = threading.Thread(target=again)
-    thread.start()
-    try:
-        yield written
-    finally:
-        enough.set()
-        thread.join(120)
-        assert not thread.is_alive()
+def writes(up: Up) -> int:
+    """How many writes of the guest to the disk of the lane 'data' are complete."""
+    with up.monitor() as monitor:
+        found = monitor.execute("query-blockstats")
+    return sum(one["stats"]["wr_operations"] for one in found if "data" in one.get("qdev", ""))
 
 
 def test_snapshot(up: Up, work: Path) -> None:
@@ -121,11 +108,12 @@ def test_mirror_while_the_guest_writes(up: Up, work: Path) -> None:
     """Over to a file of another format; the snapshot and what is below it are no longer needed."""
     path = path_of(up, DATA)
     kept = digest(up, path, 4 * MIB)
-    with writing(up, path) as written:
+    with fio_at_work(up.runtime, path, 8 * MIB, lambda: writes(up)):
         nvlane("mirror", "jobs", "data", "--to", work / "moved.raw", "--speed", "16MiB").ok()
-    assert len(written) > 1
+    fio_verified(up.runtime)
     assert disks(up)["data"] == str(work / "moved.raw")
-    assert (on_host(work / "moved.raw", 8 * MIB), on_host(work / "moved.raw", 4 * MIB)) == (written[-1], kept)
+    seen = digest(up, path, 8 * MIB)
+    assert (on_host(work / "moved.raw", 8 * MIB), on_host(work / "moved.raw", 4 * MIB)) == (seen, kept)
     with up.monitor() as monitor:
         assert [name for name in blocks.nodes(monitor) if name.startswith("data-")] == ["data-mirror1"]
     assert nvlane("verify", "jobs", "--no-write").ok()

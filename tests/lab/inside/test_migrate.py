@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from at_work import MIB, Up, alive, machine, nvlane, write_spec
+from guest_fio import BLOCK, SIZE, fio_at_work, fio_verified, with_fio
 from spare import modules_as_before
 
 from nvlane.apply import process
@@ -42,7 +43,7 @@ def work() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def up(work: Path) -> Iterator[Up]:
-    spec = write_spec(work, "move", *(lane.format(work=work) for lane in LANES), memory="192MiB")
+    spec = write_spec(work, "move", *(lane.format(work=work) for lane in LANES), **with_fio())
     with machine(spec) as running:
         yield running
 
@@ -182,9 +183,17 @@ def test_a_drive_becomes_a_file_on_the_way(up: Up, work: Path) -> None:
     assert nvlane("verify", "move", "--no-write").ok()
 
 
+def blocks_at(file: Path, offset: int) -> int:
+    """How many blocks there hold anything."""
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        data = opened.read(SIZE)
+    return sum(any(data[at : at + BLOCK]) for at in range(0, SIZE, BLOCK))
+
+
 def test_while_the_guest_writes(up: Up, work: Path) -> None:
-    """The guest's request that was under way when it stood still is answered in the second QEMU, whose target has the
-    same file. A lane that was attached goes along, and the guest lets go of it there."""
+    """What the guest had under way when it stood still ends in the second QEMU, whose target has the same file. A lane
+    that was attached goes along, and the guest lets go of it there."""
     (work / "more.toml").write_text(
         f'[[lane]]\nkind = "vhost-user"\nname = "more"\nfile = "{work}/more.raw"\nsize = "8MiB"\n'
     )
@@ -193,12 +202,13 @@ def test_while_the_guest_writes(up: Up, work: Path) -> None:
     path = path_of(was, "data")
     with guest_in(was) as guest:
         boot, before = guest.hello().boot_id, write(guest, path, 4, 1)
-    with writing(was, path, range(8, 12)) as written:
+    with fio_at_work(was, path, 8 * MIB, lambda: blocks_at(work / "data.raw", 8 * MIB)):
         moved = nvlane("migrate", "move", "--json").ok().json
     now = up.status()
     assert (now["state"], now["pid"]) == ("up", moved["pid"])
     assert not alive(pid)
-    all_there(runtime(up), path, {4: before, **written})
+    fio_verified(runtime(up))
+    all_there(runtime(up), path, {4: before})
     with guest_in(runtime(up)) as guest:
         assert guest.hello().boot_id == boot
         after = write(guest, path, 13, 99)
