@@ -251,8 +251,8 @@ def spawn(
         finally:
             os.umask(before)
             if memlock is not None:
-                # The hard limit as well: a libvirtd started after this would have ours, and libvirt raises no limit of a
-                # domain whose hard one is high enough (virProcessGetMaxMemLock).
+                # The hard limit as well: a libvirtd that is started later would have ours, and libvirt raises no limit
+                # of a domain whose hard one is high enough (virProcessGetMaxMemLock).
                 resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
     finally:
         for descriptor in (*high.values(), *moved.values()):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 from conformance_hosts import PAGE, Subject, linux_subject, memory_subject
 
-from nvlane.apply import process
 from nvlane.apply.operations.driver import BindDriverOperation, RestoreDriverReversal
 from nvlane.apply.operations.function import driver_of, hand_over, observe_function
 from nvlane.apply.operations.hugepages import (
@@ -397,18 +395,3 @@ def test_processes_and_sockets(subject: Subject) -> None:
     for name in ("s", "log"):
         host.unlink(f"{base}/{name}")
     host.rmdir(base)
-
-
-@pytest.mark.lab
-@_IN_LAB
-def test_a_limit_is_the_child_s_alone(tmp_path: Path) -> None:
-    """Whatever is started later, a libvirtd too, has the limits that this process was started with."""
-    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    wanted = before[1] + PAGE
-    pid = process.spawn(["sleep", "60"], log=tmp_path / "log", memlock=wanted)
-    try:
-        assert resource.prlimit(pid, resource.RLIMIT_MEMLOCK) == (wanted, wanted)
-        assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
