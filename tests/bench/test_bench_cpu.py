@@ -19,6 +19,7 @@ def test_time_that_is_spent_is_seen() -> None:
         sum(range(10_000))
     spent = read_times(host, who).since(before)
     assert 0.25 < spent.qemu < 3.0
-    assert spent.target == spent.qemu and spent.vcpus == 0
+    # The same process, read twice in each reading: its clock may tick between the two.
+    assert abs(spent.target - spent.qemu) < 0.1 and spent.vcpus == 0
     assert read_times(host, Watched(qemu=os.getpid(), targets=())).target == 0
     assert busy_ticks(host.read_text("/proc/stat").splitlines()[0]) > 0
